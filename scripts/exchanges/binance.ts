@@ -1,0 +1,457 @@
+/**
+ * Binance spot and USDⓈ-M: endpoints, subscriptions, frames to rows, book rules.
+ *
+ * Sources: Binance spot API documents of 2026-07 and the USDⓈ-M notices of 2026-04 (public and market sockets apart) and
+ * 2026-06 (COIN-M rows on shared streams).
+ */
+import { BookSync, type Diff, type OrderBook, type SequenceRule, type Snapshot } from '../lib/book.ts';
+import type {
+  Channel,
+  Connection,
+  ExchangeModule,
+  Feed,
+  FeedOptions,
+  FeedOutput,
+  Instrument,
+  RestRequest,
+} from '../lib/exchange.ts';
+import { type MarketType, type RowSource, ValueError } from '../lib/rows.ts';
+import { array, eventTime, positive, record, safeInteger, sortedLevels, type WireRecord } from '../lib/wire.ts';
+
+/** Levels a side that a snapshot asks for: the deepest that costs 50 (spot) or 20 (USDⓈ-M) of the minute's weight. */
+const SNAPSHOT_LIMIT = 1000;
+/** A fresh snapshot, because the market left the old one's depth, at most this often per symbol (venue time). */
+const REFRESH_PAUSE_MS = 60_000;
+/** Levels a side in an orderbook row. */
+const PUBLISHED_LEVELS = 400;
+/** A subscribe message stays well under the venue's size limit, a socket under its 1024 streams. */
+const CHANNELS_PER_MESSAGE = 100;
+const CHANNELS_PER_CONNECTION = 400;
+
+/** Quote assets, longest first where one ends another, for ids that no instrument list has explained yet. */
+const QUOTES = [
+  'FDUSD',
+  'USDT',
+  'USDC',
+  'TUSD',
+  'BUSD',
+  'USD1',
+  'DAI',
+  'TRY',
+  'BRL',
+  'JPY',
+  'EUR',
+  'GBP',
+  'USD',
+  'BTC',
+  'ETH',
+  'BNB',
+];
+
+/**
+ * Prints that are not from the order book: insurance fund, auto-deleveraging, and placeholders of price 0. Counting them
+ * as volume would be wrong. RPI is a real trade.
+ */
+const OFF_BOOK_TRADES = new Set(['INSURANCE_FUND', 'ADL', 'NA']);
+
+/** Events that these streams can carry and that no table keeps. */
+const NOT_STORED = new Set([
+  'bookTicker',
+  'kline',
+  'continuous_kline',
+  '24hrTicker',
+  '24hrMiniTicker',
+  '1hTicker',
+  'avgPrice',
+  'markPriceUpdate',
+  'forceOrder',
+  'compositeIndex',
+  'contractInfo',
+  'assetIndexUpdate',
+  'tradingSession',
+  'referencePrice',
+]);
+
+/** Spot (API documents, "How to manage a local order book correctly"): ids without holes from one diff to the next. */
+export const SPOT_RULE: SequenceRule = {
+  first: (diff, id) => (diff.last <= id ? 'old' : diff.first <= id + 1 ? 'apply' : 'gap'),
+  next: (diff, last) => (diff.last <= last ? 'old' : diff.first <= last + 1 ? 'apply' : 'gap'),
+};
+
+/** USDⓈ-M: ids have holes, so only `pu` tells whether a diff follows the last one. */
+export const USDM_RULE: SequenceRule = {
+  first: (diff, id) => (diff.last < id ? 'old' : diff.first <= id ? 'apply' : 'gap'),
+  next: (diff, last) => (diff.last <= last ? 'old' : diff.prev === last ? 'apply' : 'gap'),
+};
+
+interface Product {
+  exchange: 'binance_spot' | 'binance_derivatives';
+  rule: SequenceRule;
+  depthPath: string;
+  depthWeight: number;
+  exchangeInfoPath: string;
+  defaultMarketType: MarketType;
+}
+
+const SPOT: Product = {
+  exchange: 'binance_spot',
+  rule: SPOT_RULE,
+  depthPath: '/api/v3/depth',
+  depthWeight: 50,
+  exchangeInfoPath: '/api/v3/exchangeInfo',
+  defaultMarketType: 'spot',
+};
+
+const USDM: Product = {
+  exchange: 'binance_derivatives',
+  rule: USDM_RULE,
+  depthPath: '/fapi/v1/depth',
+  depthWeight: 20,
+  exchangeInfoPath: '/fapi/v1/exchangeInfo',
+  defaultMarketType: 'perpetual',
+};
+
+export const binanceSpot: ExchangeModule = {
+  exchange: 'binance_spot',
+  marketTypes: ['spot'],
+  hosts: { ws: 'wss://stream.binance.com:9443', rest: 'https://api.binance.com' },
+  instrument: (symbol, marketType) => pairInstrument(SPOT, symbol, marketType),
+  connections: (instruments) => {
+    const channels = instruments.flatMap((instrument) => [
+      channel(instrument, 'trade', ['trade']),
+      channel(instrument, 'depth@100ms', ['orderbook', 'orderbook_update']),
+    ]);
+    return split('/stream', channels);
+  },
+  subscribe,
+  createFeed: (options) => new BinanceFeed(SPOT, options),
+  messagesPerSecond: 5,
+  restWeightPerMinute: 6000,
+  restWeightHeader: 'x-mbx-used-weight-1m',
+  silenceLimitMs: 60_000,
+};
+
+export const binanceDerivatives: ExchangeModule = {
+  exchange: 'binance_derivatives',
+  marketTypes: ['perpetual'],
+  hosts: { ws: 'wss://fstream.binance.com', rest: 'https://fapi.binance.com' },
+  instrument: (symbol, marketType) => pairInstrument(USDM, symbol, marketType),
+  // A stream on the wrong socket is acknowledged and stays silent, so the two classes have sockets of their own.
+  connections: (instruments) => [
+    ...split(
+      '/public/stream',
+      instruments.map((each) => channel(each, 'depth@100ms', ['orderbook', 'orderbook_update'])),
+    ),
+    ...split(
+      '/market/stream',
+      instruments.map((each) => channel(each, 'aggTrade', ['trade'])),
+    ),
+  ],
+  subscribe,
+  createFeed: (options) => new BinanceFeed(USDM, options),
+  messagesPerSecond: 10,
+  restWeightPerMinute: 2400,
+  restWeightHeader: 'x-mbx-used-weight-1m',
+  silenceLimitMs: 240_000,
+};
+
+function pairInstrument(product: Product, symbol: string, marketType: MarketType): Instrument {
+  return { exchange: product.exchange, market_type: marketType, symbol, instrument: symbol.replace('-', '') };
+}
+
+function channel(instrument: Instrument, stream: string, types: Channel['types']): Channel {
+  return { name: `${instrument.instrument.toLowerCase()}@${stream}`, types, instrument };
+}
+
+function split(path: string, channels: Channel[]): Connection[] {
+  return chunks(channels, CHANNELS_PER_CONNECTION).map((part) => ({ path, channels: part }));
+}
+
+function subscribe(channels: Channel[], firstId: number): { id: number; text: string }[] {
+  return chunks(channels, CHANNELS_PER_MESSAGE).map((part, index) => {
+    const id = firstId + index;
+    return { id, text: JSON.stringify({ method: 'SUBSCRIBE', params: part.map((each) => each.name), id }) };
+  });
+}
+
+function chunks<T>(items: T[], size: number): T[][] {
+  return Array.from({ length: Math.ceil(items.length / size) }, (_, index) =>
+    items.slice(index * size, (index + 1) * size),
+  );
+}
+
+/** What is kept per instrument. */
+interface Market {
+  instrument: Instrument;
+  sync: BookSync;
+  /** Number of the last sampling slot of venue time that has its orderbook row. */
+  slot: number;
+  /** Venue time of the snapshot that the book stands on, ms. */
+  snapshotTime: number;
+}
+
+class BinanceFeed implements Feed {
+  private readonly markets = new Map<string, Market>();
+  private readonly marketType: MarketType;
+  /** Where rows and events of the call under way go. */
+  private out: FeedOutput = NOWHERE;
+
+  constructor(
+    private readonly product: Product,
+    private readonly options: FeedOptions,
+  ) {
+    this.marketType = options.marketType ?? product.defaultMarketType;
+    for (const instrument of options.instruments) this.addMarket(instrument);
+  }
+
+  frame(text: string, receivedAt: number, out: FeedOutput): void {
+    this.guarded(out, () => {
+      const message = record(JSON.parse(text), 'frame');
+      const data = message.data === undefined ? message : record(message.data, 'data');
+      if (typeof data.e === 'string') this.event(data.e, data, receivedAt);
+      else this.control(message, data);
+    });
+  }
+
+  rest(path: string, body: unknown, receivedAt: number, out: FeedOutput): void {
+    this.guarded(out, () => {
+      const { pathname, searchParams } = new URL(path, 'http://host');
+      const answer = record(body, 'answer');
+      if (answer.code !== undefined || answer.status === 'ERROR') {
+        throw new ValueError(`${pathname} answered an error: ${JSON.stringify(answer).slice(0, 200)}`);
+      }
+      if (pathname === this.product.depthPath) this.snapshot(searchParams, answer, receivedAt);
+      else if (pathname === this.product.exchangeInfoPath) this.exchangeInfo(answer);
+      else out.event({ kind: 'rejected', reason: `no rule for ${pathname}` });
+    });
+  }
+
+  requests(): RestRequest[] {
+    const wanting = [...this.markets.values()].filter((market) => market.sync.needsSnapshot);
+    return wanting.map(({ instrument }) => ({
+      instrument,
+      path: `${this.product.depthPath}?symbol=${encodeURIComponent(instrument.instrument)}&limit=${SNAPSHOT_LIMIT}`,
+      weight: this.product.depthWeight,
+    }));
+  }
+
+  disconnected(channels: Channel[], out: FeedOutput): void {
+    this.guarded(out, () => {
+      for (const each of channels) {
+        if (each.types.includes('orderbook_update')) this.markets.get(each.instrument.instrument)?.sync.onDisconnect();
+      }
+    });
+  }
+
+  /** Runs `work` with `out` as its output; whatever a frame holds, no throw leaves the feed. */
+  private guarded(out: FeedOutput, work: () => void): void {
+    this.out = out;
+    try {
+      work();
+    } catch (error) {
+      if (!(error instanceof ValueError || error instanceof SyntaxError)) throw error;
+      out.event({ kind: 'rejected', reason: error.message });
+    } finally {
+      this.out = NOWHERE;
+    }
+  }
+
+  private event(name: string, data: WireRecord, receivedAt: number): void {
+    if (data.st === 2) this.out.event({ kind: 'ignored', reason: 'COIN-M' });
+    else if (name === 'trade') this.trade(data, data.t, receivedAt);
+    else if (name === 'aggTrade') this.trade(data, data.a, receivedAt);
+    else if (name === 'depthUpdate') this.depthUpdate(data, receivedAt);
+    else if (name === 'serverShutdown') this.out.event({ kind: 'closing', reason: 'serverShutdown' });
+    else if (NOT_STORED.has(name)) this.out.event({ kind: 'ignored', reason: name });
+    else this.out.event({ kind: 'rejected', reason: `unknown event ${name.slice(0, 40)}` });
+  }
+
+  /** Frames without an event name: acknowledgements, errors, the spot book ticker. */
+  private control(message: WireRecord, data: WireRecord): void {
+    const failure = message.error ?? (message.code === undefined ? undefined : message);
+    if (failure !== undefined) {
+      const id = typeof message.id === 'number' ? message.id : -1;
+      this.out.event({ kind: 'ack', id, error: JSON.stringify(failure).slice(0, 200) });
+    } else if ('result' in message && typeof message.id === 'number') {
+      this.out.event({ kind: 'ack', id: message.id, error: null });
+    } else if ('u' in data && 'B' in data && 'A' in data) {
+      this.out.event({ kind: 'ignored', reason: 'bookTicker' });
+    } else {
+      this.out.event({ kind: 'rejected', reason: 'unknown frame' });
+    }
+  }
+
+  private trade(data: WireRecord, id: unknown, receivedAt: number): void {
+    if (typeof data.X === 'string' && OFF_BOOK_TRADES.has(data.X)) {
+      this.out.event({ kind: 'ignored', reason: `trade ${data.X}` });
+      return;
+    }
+    if (typeof data.m !== 'boolean') throw new ValueError(`trade: m is ${JSON.stringify(data.m)}`);
+    this.out.row('trade', {
+      ...this.source(data, eventTime(data.T, 'T'), receivedAt),
+      trade_id: String(safeInteger(id, 'trade id')),
+      sequence: null,
+      price: positive(data.p, 'p'),
+      quantity: positive(data.q, 'q'),
+      side: data.m ? 'sell' : 'buy',
+      is_maker: data.m,
+    });
+  }
+
+  private depthUpdate(data: WireRecord, receivedAt: number): void {
+    // USDⓈ-M tells the matching engine's time (T) besides the publisher's (E); spot has only E.
+    const time = eventTime(data.T ?? data.E, 'T');
+    const diff: Diff = {
+      first: safeInteger(data.U, 'U'),
+      last: safeInteger(data.u, 'u'),
+      prev: data.pu === undefined ? null : safeInteger(data.pu, 'pu'),
+      time,
+      receivedAt,
+      bids: sortedLevels(data.b, 1, 'b'),
+      asks: sortedLevels(data.a, -1, 'a'),
+    };
+    if (diff.first > diff.last) throw new ValueError(`depthUpdate: U ${diff.first} is above u ${diff.last}`);
+    const source = this.source(data, time, receivedAt);
+    this.out.row('orderbook_update', {
+      ...source,
+      first_update_id: diff.first,
+      last_update_id: diff.last,
+      prev_update_id: diff.prev,
+      is_snapshot: false,
+      bids: diff.bids,
+      asks: diff.asks,
+    });
+    this.markets.get(source.instrument)!.sync.onDiff(diff);
+  }
+
+  private snapshot(query: URLSearchParams, answer: WireRecord, receivedAt: number): void {
+    const id = query.get('symbol');
+    if (!id) throw new ValueError('a depth answer without symbol= in its path');
+    this.market(id).sync.onSnapshot({
+      id: safeInteger(answer.lastUpdateId, 'lastUpdateId'),
+      time: answer.T === undefined ? null : eventTime(answer.T, 'T'),
+      receivedAt,
+      bids: sortedLevels(answer.bids, 1, 'bids'),
+      asks: sortedLevels(answer.asks, -1, 'asks'),
+      limit: Number(query.get('limit') ?? SNAPSHOT_LIMIT),
+    });
+  }
+
+  /** Learns the exact base and quote of each id, and which ids are dated futures. */
+  private exchangeInfo(answer: WireRecord): void {
+    for (const each of array(answer.symbols, 'symbols')) {
+      const { symbol, baseAsset, quoteAsset, contractType } = record(each, 'symbols[]');
+      if (typeof symbol !== 'string' || typeof baseAsset !== 'string' || typeof quoteAsset !== 'string') {
+        throw new ValueError('symbols[]: symbol, baseAsset or quoteAsset is missing');
+      }
+      if (this.markets.has(symbol)) continue;
+      const dated = typeof contractType === 'string' && /QUARTER|MONTH/.test(contractType);
+      this.addMarket({
+        exchange: this.product.exchange,
+        market_type: dated ? 'futures' : this.marketType,
+        symbol: dated ? symbol : `${baseAsset}-${quoteAsset}`,
+        instrument: symbol,
+      });
+    }
+  }
+
+  private snapshotRow(market: Market, snapshot: Snapshot, diff: Diff): void {
+    market.snapshotTime = diff.time;
+    this.out.row('orderbook_update', {
+      ...market.instrument,
+      // Spot tells no time with a snapshot. The diff that brackets it is the same for every collector, and so is its time.
+      timestamp: snapshot.time ?? diff.time,
+      received_at: snapshot.receivedAt,
+      data_source: this.options.dataSource,
+      first_update_id: null,
+      last_update_id: snapshot.id,
+      prev_update_id: null,
+      is_snapshot: true,
+      bids: snapshot.bids,
+      asks: snapshot.asks,
+    });
+  }
+
+  private applied(market: Market, diff: Diff, book: OrderBook): void {
+    const interval = this.options.orderbookIntervalMs;
+    const slot = interval === 0 ? market.slot + 1 : Math.floor(diff.time / interval);
+    if (slot <= market.slot) return;
+    market.slot = slot;
+    this.orderbookRow(market, diff, book);
+    if (diff.time - market.snapshotTime > REFRESH_PAUSE_MS && book.shallow(PUBLISHED_LEVELS)) market.sync.refresh();
+  }
+
+  private orderbookRow(market: Market, diff: Diff, book: OrderBook): void {
+    const { bids, asks, complete } = book.top(PUBLISHED_LEVELS);
+    if (bids.length === 0 || asks.length === 0) {
+      this.out.event({ kind: 'ignored', reason: 'book with an empty side' });
+      return;
+    }
+    this.out.row('orderbook', {
+      ...market.instrument,
+      timestamp: diff.time,
+      received_at: diff.receivedAt,
+      data_source: this.options.dataSource,
+      last_update_id: diff.last,
+      best_bid_price: bids[0]![0],
+      best_bid_quantity: bids[0]![1],
+      best_ask_price: asks[0]![0],
+      best_ask_quantity: asks[0]![1],
+      bids,
+      asks,
+      verified: complete ? 'verified' : 'unverifiable',
+    });
+  }
+
+  private source(data: WireRecord, time: number, receivedAt: number): RowSource {
+    if (typeof data.s !== 'string' || data.s === '') throw new ValueError(`s is ${JSON.stringify(data.s)}`);
+    const { exchange, market_type, symbol, instrument } = this.market(data.s).instrument;
+    return {
+      exchange,
+      market_type,
+      symbol,
+      instrument,
+      timestamp: time,
+      received_at: receivedAt,
+      data_source: this.options.dataSource,
+    };
+  }
+
+  private market(id: string): Market {
+    return this.markets.get(id) ?? this.addMarket(this.guess(id));
+  }
+
+  /** An instrument from its id alone: `BTCUSDT` → BTC-USDT, `BTCUSDT_261225` → a dated future under its own id. */
+  private guess(id: string): Instrument {
+    const base = { exchange: this.product.exchange, instrument: id };
+    if (id.includes('_')) return { ...base, market_type: 'futures', symbol: id.toUpperCase() };
+    const quote = QUOTES.find((each) => id.endsWith(each) && id.length > each.length);
+    if (!quote) throw new ValueError(`cannot tell base and quote of ${JSON.stringify(id)} without the instrument list`);
+    return { ...base, market_type: this.marketType, symbol: `${id.slice(0, -quote.length)}-${quote}` };
+  }
+
+  private addMarket(instrument: Instrument): Market {
+    const market: Market = {
+      instrument,
+      slot: -1,
+      snapshotTime: 0,
+      sync: new BookSync(this.product.rule, {
+        based: (snapshot, diff) => this.snapshotRow(market, snapshot, diff),
+        applied: (diff, book) => this.applied(market, diff, book),
+        resync: (cause, last, diff) =>
+          this.out.event({ kind: 'resync', instrument, cause, last, next: diff?.first ?? null }),
+      }),
+    };
+    this.markets.set(instrument.instrument, market);
+    return market;
+  }
+}
+
+const NOWHERE: FeedOutput = {
+  row: () => {
+    throw new Error('a row outside of a call');
+  },
+  event: () => {
+    throw new Error('an event outside of a call');
+  },
+};

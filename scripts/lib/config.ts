@@ -1,0 +1,155 @@
+/** The environment, validated at start: a wrong value is one clear line and exit 64. */
+import { readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { duration, UsageError } from './cli.ts';
+import { EXCHANGES, type Exchange } from './rows.ts';
+
+export type Mode = 'live' | 'demo';
+
+/** Hosts of one exchange; paths stay the venue's own. */
+export interface Endpoint {
+  ws: string;
+  rest: string;
+}
+
+export interface Config {
+  mode: Mode;
+  natsUrl: string;
+  clickhouseUrl: string;
+  coldClickhouseUrl: string;
+  clickhouseUser: string;
+  clickhousePassword: string;
+  hotDatabase: string;
+  coldDatabase: string;
+  signalsDatabase: string;
+  /** In demo mode the `demo` folder within the configured one. */
+  dataDir: string;
+  exchanges: Exchange[];
+  /** Pairs as BASE-QUOTE. */
+  symbols: string[];
+  collectorId: string;
+  /** ms of venue time between two orderbook rows; 0: one per applied update. */
+  orderbookIntervalMs: number;
+  ackWaitSeconds: number;
+  /** Total bytes for both streams; absent: the documented defaults. */
+  streamMaxBytes: number | undefined;
+  endpoints: Partial<Record<Exchange, Endpoint>>;
+  healthPort: number;
+  metricsPort: number;
+  storePort: number;
+  healthGraceSeconds: number;
+}
+
+const identifier = z.string().regex(/^[A-Za-z_]\w*$/, 'takes letters, digits and _');
+const url = z.url({ protocol: /^https?$/ });
+const port = z.coerce.number().int().min(0).max(65_535);
+const list = z.string().transform((text) =>
+  text
+    .split(',')
+    .map((item) => item.trim())
+    .filter((item) => item !== ''),
+);
+
+const natsUrl = z.string().regex(/^(nats|tls):\/\/\S+$/, 'takes nats://HOST:PORT');
+
+const environment = z.object({
+  MARKETPRISM_MODE: z.enum(['live', 'demo']).default('live'),
+  MARKETPRISM_NATS_URL: natsUrl.optional(),
+  NATS_URL: natsUrl.optional(),
+  CLICKHOUSE_URL: url.default('http://127.0.0.1:8123'),
+  MARKETPRISM_COLD_CLICKHOUSE_URL: url.optional(),
+  CLICKHOUSE_USER: z.string().default('default'),
+  CLICKHOUSE_PASSWORD: z.string().default(''),
+  MARKETPRISM_HOT_DATABASE: identifier.optional(),
+  MARKETPRISM_COLD_DATABASE: identifier.optional(),
+  MARKETPRISM_SIGNALS_DATABASE: identifier.optional(),
+  MARKETPRISM_DATA_DIR: z.string().min(1).default('data'),
+  MARKETPRISM_EXCHANGES: list.pipe(z.array(z.enum(EXCHANGES)).min(1)).optional(),
+  MARKETPRISM_SYMBOLS: list
+    .pipe(z.array(z.string().regex(/^[A-Z0-9]+-[A-Z0-9]+$/, 'takes pairs such as BTC-USDT,ETH-USDT')).min(1))
+    .default(['BTC-USDT', 'ETH-USDT']),
+  MARKETPRISM_COLLECTOR_ID: z
+    .string()
+    .regex(/^[\w.-]{1,64}$/, 'takes up to 64 letters, digits, ., _ and -')
+    .default(() => hostname().replace(/[^\w.-]/g, '_')),
+  MARKETPRISM_ORDERBOOK_INTERVAL: z.string().default('10s'),
+  MARKETPRISM_ACK_WAIT_SECONDS: z.coerce.number().min(1).max(3600).default(60),
+  MARKETPRISM_STREAM_MAX_BYTES: z.coerce.number().int().min(1_048_576).optional(),
+  MARKETPRISM_ENDPOINTS: z.string().optional(),
+  HEALTH_CHECK_PORT: port.default(8087),
+  METRICS_PORT: port.default(9093),
+  HOT_STORAGE_HTTP_PORT: port.default(8085),
+  HEALTH_GRACE_SECONDS: z.coerce.number().min(0).default(120),
+  LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
+});
+
+const endpointsFile = z.partialRecord(
+  z.enum(EXCHANGES),
+  z.object({ ws: z.url({ protocol: /^wss?$/ }), rest: z.url({ protocol: /^https?$/ }) }),
+);
+
+/** Exchanges that have a module today; the default of `MARKETPRISM_EXCHANGES`. */
+export const SUPPORTED_EXCHANGES: Exchange[] = ['binance_spot', 'binance_derivatives'];
+
+/**
+ * The configuration from environment variables.
+ * @throws UsageError naming the variable, what it takes and what it was.
+ */
+export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
+  // An empty variable is how a unit file or a shell unsets one.
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''));
+  const parsed = environment.safeParse(given);
+  if (!parsed.success) throw new UsageError(describeIssue(parsed.error, given));
+  const values = parsed.data;
+  const demo = values.MARKETPRISM_MODE === 'demo';
+  const database = (tier: string) => `marketprism_${demo ? 'demo_' : ''}${tier}`;
+  return {
+    mode: values.MARKETPRISM_MODE,
+    natsUrl: values.MARKETPRISM_NATS_URL ?? values.NATS_URL ?? 'nats://127.0.0.1:4222',
+    clickhouseUrl: values.CLICKHOUSE_URL,
+    coldClickhouseUrl: values.MARKETPRISM_COLD_CLICKHOUSE_URL ?? values.CLICKHOUSE_URL,
+    clickhouseUser: values.CLICKHOUSE_USER,
+    clickhousePassword: values.CLICKHOUSE_PASSWORD,
+    hotDatabase: values.MARKETPRISM_HOT_DATABASE ?? database('hot'),
+    coldDatabase: values.MARKETPRISM_COLD_DATABASE ?? database('cold'),
+    signalsDatabase: values.MARKETPRISM_SIGNALS_DATABASE ?? database('signals'),
+    dataDir: demo ? join(values.MARKETPRISM_DATA_DIR, 'demo') : values.MARKETPRISM_DATA_DIR,
+    exchanges: [...new Set(values.MARKETPRISM_EXCHANGES ?? SUPPORTED_EXCHANGES)],
+    symbols: [...new Set(values.MARKETPRISM_SYMBOLS)],
+    collectorId: values.MARKETPRISM_COLLECTOR_ID,
+    orderbookIntervalMs: duration('MARKETPRISM_ORDERBOOK_INTERVAL', values.MARKETPRISM_ORDERBOOK_INTERVAL),
+    ackWaitSeconds: values.MARKETPRISM_ACK_WAIT_SECONDS,
+    streamMaxBytes: values.MARKETPRISM_STREAM_MAX_BYTES,
+    endpoints: values.MARKETPRISM_ENDPOINTS === undefined ? {} : readEndpoints(values.MARKETPRISM_ENDPOINTS),
+    healthPort: values.HEALTH_CHECK_PORT,
+    metricsPort: values.METRICS_PORT,
+    storePort: values.HOT_STORAGE_HTTP_PORT,
+    healthGraceSeconds: values.HEALTH_GRACE_SECONDS,
+  };
+}
+
+function readEndpoints(path: string): Partial<Record<Exchange, Endpoint>> {
+  let content: unknown;
+  try {
+    content = JSON.parse(readFileSync(path, 'utf8'));
+  } catch (error) {
+    throw new UsageError(`MARKETPRISM_ENDPOINTS: ${path}: ${(error as Error).message}`);
+  }
+  const parsed = endpointsFile.safeParse(content);
+  if (!parsed.success) throw new UsageError(`MARKETPRISM_ENDPOINTS: ${path}: ${describeIssue(parsed.error, content)}`);
+  return parsed.data;
+}
+
+/** The first fault as one line: where, what was wrong, what was given. Values of secrets are never shown. */
+function describeIssue(error: z.ZodError, input: unknown): string {
+  const issue = error.issues[0]!;
+  const where = issue.path.join('.');
+  const given = issue.path.reduce<unknown>(
+    (value, member) => (typeof value === 'object' ? (value as Record<PropertyKey, unknown> | null)?.[member] : value),
+    input,
+  );
+  const shown = given === undefined || /PASSWORD|SECRET|TOKEN|KEY/.test(where) ? '' : `, not ${JSON.stringify(given)}`;
+  return `${where}: ${issue.message}${shown}`;
+}

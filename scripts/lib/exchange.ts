@@ -1,0 +1,98 @@
+/** What every exchange module offers: endpoints, connections, and a feed that turns frames into rows. */
+import type { ResyncCause } from './book.ts';
+import type { Endpoint } from './config.ts';
+import type { DataType, Exchange, MarketType, Rows } from './rows.ts';
+
+/** One tradable thing of a venue. */
+export interface Instrument {
+  exchange: Exchange;
+  market_type: MarketType;
+  symbol: string;
+  /** The venue's own id. */
+  instrument: string;
+}
+
+/** One subscription. */
+export interface Channel {
+  /** The venue's own name for it. */
+  name: string;
+  /** The types that its frames become. */
+  types: DataType[];
+  instrument: Instrument;
+}
+
+/** One socket: where it goes, and what it asks for. */
+export interface Connection {
+  /** Path and query after the host. */
+  path: string;
+  channels: Channel[];
+}
+
+/** A REST request that the feed needs answered; the answer goes back through `Feed.rest`. */
+export interface RestRequest {
+  instrument: Instrument;
+  /** Path and query after the host. */
+  path: string;
+  /** The venue's cost of it in its own weight units. */
+  weight: number;
+}
+
+/** What happened besides rows. Everything is counted by kind and reason; nothing is dropped in silence. */
+export type FeedEvent =
+  /** A book was dropped and is built anew. */
+  | { kind: 'resync'; instrument: Instrument; cause: ResyncCause; last: number | null; next: number | null }
+  /** A frame that is known and not stored: acknowledgements, heartbeats, tickers. */
+  | { kind: 'ignored'; reason: string }
+  /** An answer to a control message of ours. */
+  | { kind: 'ack'; id: number; error: string | null }
+  /** Not understood, or not sound: no row came of it. */
+  | { kind: 'rejected'; reason: string }
+  /** The venue announced that it will close: open a new socket first. */
+  | { kind: 'closing'; reason: string };
+
+export interface FeedOutput {
+  row<T extends DataType>(type: T, row: Rows[T]): void;
+  event(event: FeedEvent): void;
+}
+
+/** The pure core of one venue: no clock, no socket. Neither `frame` nor `rest` throws on any input. */
+export interface Feed {
+  /** @param receivedAt when the frame arrived, µs since the epoch */
+  frame(text: string, receivedAt: number, out: FeedOutput): void;
+  /** @param path path and query as requested, `body` the parsed JSON answer */
+  rest(path: string, body: unknown, receivedAt: number, out: FeedOutput): void;
+  /** What must be fetched now, such as snapshots of books that have none. */
+  requests(): RestRequest[];
+  /** The socket with these channels was lost. */
+  disconnected(channels: Channel[], out: FeedOutput): void;
+}
+
+export interface FeedOptions {
+  /** What the frames are about; others are split by their quote's name until an instrument list comes. */
+  instruments: Instrument[];
+  dataSource: string;
+  /** Of instruments that only their id tells of; absent: the venue's usual one. */
+  marketType?: MarketType;
+  /** ms of venue time between two orderbook rows; 0: one per applied update. */
+  orderbookIntervalMs: number;
+}
+
+export interface ExchangeModule {
+  exchange: Exchange;
+  marketTypes: MarketType[];
+  /** The venue's real hosts. */
+  hosts: Endpoint;
+  /** The venue's instrument for a pair such as BTC-USDT. */
+  instrument(symbol: string, marketType: MarketType): Instrument;
+  connections(instruments: Instrument[]): Connection[];
+  /** Control messages that subscribe `channels`, ids from `firstId` on. */
+  subscribe(channels: Channel[], firstId: number): { id: number; text: string }[];
+  createFeed(options: FeedOptions): Feed;
+  /** Control messages per second that the venue allows on one socket. */
+  messagesPerSecond: number;
+  /** The venue's budget of weight per minute, and the header that tells how much is used. */
+  restWeightPerMinute: number;
+  restWeightHeader: string;
+  /** ms after which a silent socket counts as dead: the venue pings more often than that. */
+  silenceLimitMs: number;
+}

@@ -1,0 +1,80 @@
+/** Databases and tables as SQL, from the columns in rows.ts; and bringing a server up to them. */
+import type { ClickHouseClient } from '@clickhouse/client';
+import { type Column, DATA_TYPES, STREAM_COLUMNS, TABLES, type Table } from './rows.ts';
+
+export type Tier = 'hot' | 'cold';
+
+/** The text that stands for the database's name in the files under sql/. */
+export const DATABASE_NAMES = { hot: 'marketprism_hot', cold: 'marketprism_cold' } as const;
+
+/**
+ * Hot keeps what arrived in the last days, so it is partitioned and expires by arrival: a backfilled old event is kept as
+ * long as a new one. The TTL is only a backstop behind the replication, which drops days that cold verifiably holds.
+ */
+const HOT_STORAGE = 'PARTITION BY toYYYYMMDD(created_at)';
+const HOT_TTL = 'TTL toDateTime(created_at) + INTERVAL 7 DAY';
+const COLD_STORAGE = 'PARTITION BY toYYYYMM(timestamp)';
+const COLD_TTL = 'TTL toDateTime(timestamp) + INTERVAL 3650 DAY';
+
+/** `CREATE TABLE` of one table in one tier. */
+export function tableSql(table: Table, tier: Tier, database: string): string {
+  const order = [...STREAM_COLUMNS, 'timestamp', ...table.key.filter((member) => member !== 'timestamp')];
+  return [
+    `CREATE TABLE IF NOT EXISTS ${database}.${table.name}`,
+    '(',
+    table.columns.map((column) => `    ${columnSql(column)}`).join(',\n'),
+    ')',
+    'ENGINE = MergeTree',
+    tier === 'hot' ? HOT_STORAGE : COLD_STORAGE,
+    `ORDER BY (${order.join(', ')})`,
+    tier === 'hot' ? HOT_TTL : COLD_TTL,
+    'SETTINGS ttl_only_drop_parts = 1',
+  ].join('\n');
+}
+
+function columnSql(column: Column): string {
+  const parts = [column.name, column.type];
+  if (column.expression) parts.push(column.expression);
+  if (column.codec) parts.push(`CODEC(${column.codec})`);
+  return parts.join(' ');
+}
+
+/**
+ * Which numbering of a stream a stored js_seq belongs to: a broker that lost its tail gives the same sequences again.
+ * One row per state, the newest wins.
+ */
+function epochTableSql(database: string): string {
+  return [
+    `CREATE TABLE IF NOT EXISTS ${database}.stream_epochs`,
+    '(',
+    '    stream LowCardinality(String),',
+    '    js_epoch UInt32,',
+    '    stream_created String,',
+    '    reason String,',
+    '    closed_at_seq Nullable(UInt64),',
+    "    updated_at DateTime64(3, 'UTC') DEFAULT now64(3)",
+    ')',
+    'ENGINE = MergeTree',
+    'ORDER BY (stream, js_epoch, updated_at)',
+  ].join('\n');
+}
+
+/** All statements that make one tier's database, in order. */
+export function tierStatements(tier: Tier, database: string = DATABASE_NAMES[tier]): string[] {
+  return [
+    `CREATE DATABASE IF NOT EXISTS ${database}`,
+    ...DATA_TYPES.map((type) => tableSql(TABLES[type], tier, database)),
+    ...(tier === 'hot' ? [epochTableSql(database)] : []),
+  ];
+}
+
+/** The file under sql/ for one tier. */
+export function tierFile(tier: Tier): string {
+  const head = `-- Made from scripts/lib/rows.ts by \`npm run sql\`; a test compares the two. Do not edit here.\n\n`;
+  return `${head}${tierStatements(tier).join(';\n\n')};\n`;
+}
+
+/** Creates what is missing of a tier; what exists is left as it is. */
+export async function ensureTier(client: ClickHouseClient, tier: Tier, database: string): Promise<void> {
+  for (const query of tierStatements(tier, database)) await client.command({ query });
+}
