@@ -1,0 +1,450 @@
+/**
+ * Exchanges on loopback: each speaks its venue's own WebSocket and REST protocol over a seeded market or a recorded session,
+ * keeps a ledger of what it wrote, and fails on demand.
+ */
+
+import { renameSync, writeFileSync } from 'node:fs';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { performance } from 'node:perf_hooks';
+import { z } from 'zod';
+import { flags, OperatorError, runAsScript, UsageError, wholeNumber } from './lib/cli.ts';
+import { createLogger, type Logger } from './lib/log.ts';
+import { Binance, BinanceStreams, gridOf, listed, type Product, RULES } from './lib/sim/binance.ts';
+import { Ledger, type LedgerReport } from './lib/sim/ledger.ts';
+import { fairPrice, Market, seededRandom, seedFor } from './lib/sim/market.ts';
+import { Replay } from './lib/sim/replay.ts';
+import { SeededSource } from './lib/sim/seeded.ts';
+import {
+  closeServer,
+  encodeFrame,
+  listen,
+  type Served,
+  type Source,
+  serve,
+  urlOf,
+  type Venue,
+  Wire,
+} from './lib/sim/venue.ts';
+
+const USAGE = `
+exchange_sim.ts: simulated exchanges on 127.0.0.1, each with its venue's own protocol, for demos and tests.
+
+  --port N                  control port (default 9600, 0 = a free one); each exchange takes a free port of its own
+  --seed N                  same seed, same market (default 1)
+  --exchanges A,B           default binance_spot,binance_derivatives
+  --symbols A,B             default BTC-USDT,ETH-USDT
+  --trades-per-second R     per symbol (default 20)
+  --diffs-per-second R      depth updates per symbol on the fast stream (default 10)
+  --endpoints FILE          write the exchanges' addresses there as JSON
+  --replay FILE             serve this recorded session instead of the seeded market, with
+  --exchange NAME             the exchange that it replaces
+  --speed N|max               N times as fast as recorded, one clock for all; max (default): each connection from the
+                              beginning, as fast as it reads
+  --drop-diff N               keep the Nth depth update of the session (from 1) from the wire
+
+Control: GET /ledger, GET /ledger/keys?exchange=&symbol=&data_type=, POST /control with {"action": …}:
+  stop | start
+  close            exchange [code]                            drop, repeat, reorder  exchange [symbol] [data_type] [count]
+  silence          exchange seconds [symbol] [data_type]      garbage                exchange [count]
+  rest             exchange status(429|418|403) [retry_after] [count]
+  ack_silent       exchange [count]                           shutdown_notice        exchange
+
+Example: npx tsx scripts/exchange_sim.ts --port 0 --seed 7 --endpoints /tmp/endpoints.json
+         curl -s -d '{"action":"drop","exchange":"binance_spot","symbol":"BTC-USDT","data_type":"orderbook_update","count":3}' \\
+           http://127.0.0.1:9600/control
+`;
+
+/** The markets run in steps of this length: short against a depth update, long against the cost of a timer. */
+const TICK_MS = 10;
+/** Trades kept per pair for the REST answers. */
+const TRADE_HISTORY = 50_000;
+/** A control request is a few fields. */
+const MAX_CONTROL_BYTES = 16 * 1024;
+
+const PRODUCTS: Record<string, Product> = { binance_spot: 'spot', binance_derivatives: 'usdm' };
+
+const exchange = z.string();
+const target = {
+  exchange,
+  symbol: z.string().optional(),
+  data_type: z.enum(['trade', 'orderbook_update', 'book_ticker']).optional(),
+};
+const count = z.number().int().min(1).max(1_000_000).default(1);
+const ACTION = z.discriminatedUnion('action', [
+  z.strictObject({ action: z.literal('stop') }),
+  z.strictObject({ action: z.literal('start') }),
+  z.strictObject({ action: z.literal('close'), exchange, code: z.number().int().min(1000).max(4999).optional() }),
+  z.strictObject({ action: z.literal('drop'), ...target, count }),
+  z.strictObject({ action: z.literal('repeat'), ...target, count }),
+  z.strictObject({ action: z.literal('reorder'), ...target, count }),
+  z.strictObject({ action: z.literal('silence'), ...target, seconds: z.number().positive().max(86_400) }),
+  z.strictObject({ action: z.literal('garbage'), exchange, count }),
+  z.strictObject({
+    action: z.literal('rest'),
+    exchange,
+    status: z.union([z.literal(429), z.literal(418), z.literal(403)]),
+    retry_after: z.number().int().min(0).max(86_400).default(1),
+    count,
+  }),
+  z.strictObject({ action: z.literal('ack_silent'), exchange, count }),
+  z.strictObject({ action: z.literal('shutdown_notice'), exchange }),
+]);
+
+/** What `POST /control` takes. */
+export type ControlAction = z.input<typeof ACTION>;
+
+export interface ReplayOptions {
+  readonly exchange: string;
+  readonly file: string;
+  /** `max`: each connection at its own pace from the beginning; N: one clock at N times the recorded pace. */
+  readonly speed?: number | 'max';
+  readonly dropDiff?: number;
+}
+
+export interface SimulatorOptions {
+  readonly port?: number;
+  readonly seed?: number;
+  readonly exchanges?: readonly string[];
+  readonly symbols?: readonly string[];
+  readonly tradesPerSecond?: number;
+  readonly diffsPerSecond?: number;
+  readonly replays?: readonly ReplayOptions[];
+  /** Instead of the venues' own heartbeat, for tests that cannot wait minutes. */
+  readonly heartbeat?: { readonly pingEveryMs: number; readonly pongWithinMs: number };
+  readonly tradeHistory?: number;
+  readonly log?: Logger;
+}
+
+export type Endpoints = Record<string, { ws: string; rest: string }>;
+
+export interface Simulator {
+  readonly control: string;
+  readonly endpoints: Endpoints;
+  ledger(): LedgerReport;
+  /** Distinct keys written for one stream, in the order of writing. */
+  keys(stream: { exchange: string; symbol: string; data_type: string }): string[];
+  /** Does what `POST /control` does. @throws UsageError naming the wrong field. */
+  apply(action: ControlAction): void;
+  close(): Promise<void>;
+}
+
+interface Running {
+  readonly venue: Venue;
+  readonly wire: Wire;
+  readonly served: Served;
+}
+
+/** Milliseconds since the epoch that never jump, with fractions. */
+function steadyClock(): number {
+  return performance.timeOrigin + performance.now();
+}
+
+/** Names of a comma-separated list. */
+function names(what: string, text: string): string[] {
+  const list = text.split(',').map((name) => name.trim());
+  if (list.some((name) => name === '')) throw new UsageError(`${what} takes names separated by commas, not "${text}"`);
+  return [...new Set(list)];
+}
+
+/** A rate above zero; fractions are welcome. */
+function rate(what: string, text: string): number {
+  const value = Number(text);
+  if (!(value > 0 && value <= 100_000)) throw new UsageError(`${what} takes a number above 0, not "${text}"`);
+  return value;
+}
+
+/** Checks a control request. @throws UsageError with one line that names the field. */
+export function parseAction(request: unknown, exchanges: readonly string[]): z.output<typeof ACTION> {
+  const parsed = ACTION.safeParse(request);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    throw new UsageError(`${issue?.path.join('.') || 'request'}: ${issue?.message ?? 'not understood'}`);
+  }
+  if ('exchange' in parsed.data && !exchanges.includes(parsed.data.exchange)) {
+    throw new UsageError(`exchange: "${parsed.data.exchange}" is none of ${exchanges.join(', ')}`);
+  }
+  return parsed.data;
+}
+
+/** Builds one Binance product over seeded markets or a recorded session. */
+function buildVenue(name: string, wire: Wire, options: SimulatorOptions): Venue {
+  const product = PRODUCTS[name];
+  if (!product) throw new UsageError(`--exchanges: "${name}" is none of ${Object.keys(PRODUCTS).join(', ')}`);
+  const replay = options.replays?.find((each) => each.exchange === name);
+  const source: Source = replay
+    ? Replay.open(product, name, replay.file, wire, { speed: replay.speed ?? 'max', dropDiff: replay.dropDiff ?? 0 })
+    : seededSource(product, name, wire, options);
+  return new Binance({ product, exchange: name, source, wire, rules: { ...RULES[product], ...options.heartbeat } });
+}
+
+function seededSource(product: Product, name: string, wire: Wire, options: SimulatorOptions): Source {
+  const { seed = 1, symbols = ['BTC-USDT', 'ETH-USDT'], tradesPerSecond = 20, diffsPerSecond = 10 } = options;
+  const pairs = symbols.map((symbol) => {
+    if (!/^[A-Z0-9]+-[A-Z0-9]+$/.test(symbol))
+      throw new UsageError(`--symbols: "${symbol}" is no pair such as BTC-USDT`);
+    const { grid, startPrice } = gridOf(product, symbol, seed);
+    const pair = listed(symbol, grid);
+    const market = new Market({
+      grid,
+      startPrice,
+      random: seededRandom(seedFor(seed, `${name} ${symbol}`)),
+      // One fair price per pair on all exchanges, so that spot and perpetual stay near each other.
+      fair: fairPrice(seededRandom(seedFor(seed, `fair ${symbol}`))),
+      start: wire.clock(),
+      tradesPerSecond,
+      tradeGrain: product === 'spot' ? 'trade' : 'aggregate',
+      diffsPerSecond,
+      idsHaveHoles: product === 'usdm',
+      history: options.tradeHistory ?? TRADE_HISTORY,
+    });
+    const streams = new BinanceStreams(product, name, pair, market, wire, diffsPerSecond);
+    return { listed: pair, market, topics: streams.topics };
+  });
+  return new SeededSource(pairs, wire);
+}
+
+/** Starts the exchanges and their control port. @throws OperatorError when the control port is taken. */
+export async function startSimulator(options: SimulatorOptions = {}): Promise<Simulator> {
+  const ledger = new Ledger(Math.floor(steadyClock()));
+  const running = new Map<string, Running>();
+  for (const name of options.exchanges ?? Object.keys(PRODUCTS)) {
+    const wire = new Wire(ledger, steadyClock);
+    const venue = buildVenue(name, wire, options);
+    running.set(name, { venue, wire, served: await serve(venue, wire) });
+  }
+  for (const { exchange: name } of options.replays ?? []) {
+    if (!running.has(name)) throw new UsageError(`--exchange: "${name}" is not among the exchanges`);
+  }
+  const endpoints: Endpoints = {};
+  for (const [name, { served }] of running) {
+    endpoints[name] = { ws: `ws://127.0.0.1:${served.port}`, rest: `http://127.0.0.1:${served.port}` };
+  }
+  const desk = new ControlDesk(ledger, running, options.log);
+  const server = createServer((request, response) => desk.answer(request, response));
+  const port = await listenForControl(server, options.port ?? 0);
+  const tick = setInterval(() => desk.advance(), TICK_MS);
+  return {
+    control: `http://127.0.0.1:${port}`,
+    endpoints,
+    ledger: () => desk.report(),
+    keys: (stream) => [...(ledger.find(stream)?.keyLines() ?? [])].map((line) => line.trim()),
+    apply: (action) => desk.apply(action),
+    close: async () => {
+      clearInterval(tick);
+      await Promise.all([...[...running.values()].map(({ served }) => served.close()), closeServer(server)]);
+    },
+  };
+}
+
+async function listenForControl(server: Server, port: number): Promise<number> {
+  try {
+    return await listen(server, port);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error;
+    throw new OperatorError(`port ${port} on 127.0.0.1 is in use: choose another --port, or 0 for a free one`);
+  }
+}
+
+/** The operator's side: the ledger, and faults on demand. */
+class ControlDesk {
+  private garbageSent = 0;
+
+  constructor(
+    private readonly ledger: Ledger,
+    private readonly running: ReadonlyMap<string, Running>,
+    private readonly log: Logger | undefined,
+  ) {}
+
+  advance(): void {
+    const now = steadyClock();
+    for (const { venue, wire } of this.running.values()) {
+      venue.advance(now);
+      wire.flush();
+    }
+  }
+
+  report(): LedgerReport {
+    const sockets: Record<string, number> = {};
+    let replayDone: boolean | null = null;
+    for (const [name, { venue, wire }] of this.running) {
+      sockets[name] = [...wire.peers].filter((peer) => peer.open).length;
+      const done = venue.replayDone();
+      if (done !== null) replayDone = (replayDone ?? true) && done;
+    }
+    return this.ledger.report(sockets, replayDone);
+  }
+
+  apply(request: unknown): void {
+    const action = parseAction(request, [...this.running.keys()]);
+    this.ledger.counters.control_actions++;
+    this.log?.info({ event: 'control', ...action });
+    if (action.action === 'stop' || action.action === 'start') this.switchProduction(action.action);
+    else this.fail(action, this.running.get(action.exchange) as Running);
+  }
+
+  answer(request: IncomingMessage, response: ServerResponse): void {
+    const url = urlOf(request) ?? new URL('http://localhost/');
+    const send = (status: number, body: object): void => {
+      response.writeHead(status, { 'content-type': 'application/json' }).end(`${JSON.stringify(body)}\n`);
+    };
+    if (request.method === 'GET' && url.pathname === '/ledger') send(200, this.report());
+    else if (request.method === 'GET' && url.pathname === '/ledger/keys') this.sendKeys(url, response, send);
+    else if (request.method === 'POST' && url.pathname === '/control') this.readAction(request, send);
+    else
+      send(404, { error: `${request.method} ${url.pathname}: there are GET /ledger, GET /ledger/keys, POST /control` });
+  }
+
+  private switchProduction(action: 'stop' | 'start'): void {
+    this.ledger.stopped = action === 'stop' ? Math.floor(steadyClock()) : null;
+    for (const { venue, wire } of this.running.values()) {
+      if (action === 'stop') venue.stop();
+      else venue.start(steadyClock());
+      wire.flush();
+    }
+  }
+
+  private fail(action: Exclude<z.output<typeof ACTION>, { action: 'stop' | 'start' }>, { venue, wire }: Running): void {
+    const { counters } = this.ledger;
+    const { faults } = wire;
+    switch (action.action) {
+      case 'close':
+        for (const peer of wire.peers) {
+          counters.closed_by_control++;
+          peer.close(action.code, 'closed on demand');
+        }
+        break;
+      case 'drop':
+        faults.next('withhold', action.count, { symbol: action.symbol, dataType: action.data_type });
+        break;
+      case 'repeat':
+        faults.next('twice', action.count, { symbol: action.symbol, dataType: action.data_type });
+        break;
+      case 'reorder':
+        faults.next('hold', action.count, { symbol: action.symbol, dataType: action.data_type });
+        break;
+      case 'silence':
+        faults.silence(action.seconds * 1000, { symbol: action.symbol, dataType: action.data_type });
+        break;
+      case 'garbage':
+        for (let sent = 0; sent < action.count; sent++) {
+          const frame = encodeFrame(venue.garbage(this.garbageSent++));
+          for (const peer of wire.peers) peer.push(frame);
+          counters.garbage++;
+        }
+        break;
+      case 'rest':
+        faults.refuse(action.status, action.retry_after, action.count);
+        break;
+      case 'ack_silent':
+        faults.silenceSubscribes(action.count);
+        break;
+      case 'shutdown_notice':
+        for (const peer of wire.peers) {
+          counters.shutdown_notices++;
+          peer.answer(venue.shutdownNotice(peer));
+        }
+        break;
+    }
+  }
+
+  private sendKeys(url: URL, response: ServerResponse, send: (status: number, body: object) => void): void {
+    const wanted = (name: string): string => url.searchParams.get(name) ?? '';
+    const stream = { exchange: wanted('exchange'), symbol: wanted('symbol'), data_type: wanted('data_type') };
+    const found = this.ledger.find(stream);
+    if (!found) return send(404, { error: `no stream ${Object.values(stream).join(' ')}` });
+    response.writeHead(200, { 'content-type': 'text/plain' });
+    const lines = found.keyLines();
+    const more = (): void => {
+      for (let line = lines.next(); !line.done; line = lines.next()) {
+        if (!response.write(line.value)) return void response.once('drain', more);
+      }
+      response.end();
+    };
+    more();
+  }
+
+  private readAction(request: IncomingMessage, send: (status: number, body: object) => void): void {
+    let text = '';
+    request.setEncoding('utf8');
+    request.on('data', (piece: string) => {
+      text += piece;
+      if (text.length > MAX_CONTROL_BYTES) request.destroy();
+    });
+    request.on('end', () => {
+      try {
+        this.apply(JSON.parse(text));
+        send(200, { ok: true });
+      } catch (error) {
+        send(400, { error: error instanceof SyntaxError ? 'request: not JSON' : (error as Error).message });
+      }
+    });
+  }
+}
+
+function optionsFromFlags(): { options: SimulatorOptions; endpointsFile: string | undefined } {
+  const given = flags(USAGE, {
+    port: { type: 'string', default: '9600' },
+    seed: { type: 'string', default: '1' },
+    exchanges: { type: 'string', default: Object.keys(PRODUCTS).join(',') },
+    symbols: { type: 'string', default: 'BTC-USDT,ETH-USDT' },
+    'trades-per-second': { type: 'string', default: '20' },
+    'diffs-per-second': { type: 'string', default: '10' },
+    endpoints: { type: 'string' },
+    replay: { type: 'string' },
+    exchange: { type: 'string' },
+    speed: { type: 'string' },
+    'drop-diff': { type: 'string' },
+  });
+  const replays: ReplayOptions[] = [];
+  if (given.replay !== undefined) {
+    if (given.exchange === undefined) throw new UsageError('--replay needs --exchange, the exchange that it replaces');
+    replays.push({
+      exchange: given.exchange,
+      file: given.replay,
+      speed: given.speed === undefined || given.speed === 'max' ? 'max' : rate('--speed', given.speed),
+      dropDiff: given['drop-diff'] === undefined ? 0 : wholeNumber('--drop-diff', given['drop-diff'], 1, 1e9),
+    });
+  } else if (given.exchange !== undefined || given.speed !== undefined || given['drop-diff'] !== undefined) {
+    throw new UsageError('--exchange, --speed and --drop-diff belong to --replay');
+  }
+  return {
+    endpointsFile: given.endpoints,
+    options: {
+      port: wholeNumber('--port', given.port, 0, 65_535),
+      seed: wholeNumber('--seed', given.seed, 0, 4_294_967_295),
+      exchanges: names('--exchanges', given.exchanges),
+      symbols: names('--symbols', given.symbols),
+      tradesPerSecond: rate('--trades-per-second', given['trades-per-second']),
+      diffsPerSecond: rate('--diffs-per-second', given['diffs-per-second']),
+      replays,
+    },
+  };
+}
+
+/** Writes the addresses so that a reader sees all of them or none. */
+function writeEndpoints(file: string, endpoints: Endpoints): void {
+  try {
+    writeFileSync(`${file}.tmp`, `${JSON.stringify(endpoints)}\n`);
+    renameSync(`${file}.tmp`, file);
+  } catch (error) {
+    throw new OperatorError(`--endpoints: cannot write ${file}: ${(error as Error).message}`);
+  }
+}
+
+async function main(): Promise<number> {
+  const { options, endpointsFile } = optionsFromFlags();
+  const log = createLogger('exchange_sim');
+  const simulator = await startSimulator({ ...options, log });
+  if (endpointsFile !== undefined) writeEndpoints(endpointsFile, simulator.endpoints);
+  log.info({ event: 'listening', control: simulator.control, endpoints: simulator.endpoints });
+  const signal = await new Promise<string>((stop) => {
+    process.once('SIGINT', stop);
+    process.once('SIGTERM', stop);
+  });
+  const { frames, bytes, sockets } = simulator.ledger();
+  await simulator.close();
+  log.info({ event: 'stopped', signal, frames, bytes, sockets });
+  return 0;
+}
+
+runAsScript(import.meta.url, main);

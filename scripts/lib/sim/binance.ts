@@ -1,0 +1,656 @@
+/**
+ * Binance, spot and USDⓈ-M: paths, control messages, frames and REST answers as the exchange gives them.
+ *
+ * The two differ in their paths, in the fields of their frames and in how update ids chain; each difference stands in the
+ * one place that needs it.
+ */
+import type { Ledger, StreamIdentity } from './ledger.ts';
+import {
+  type Aggregate,
+  type Diff,
+  decimalText,
+  type Grid,
+  type Market,
+  type MarketSink,
+  seededRandom,
+  seedFor,
+  type Trade,
+} from './market.ts';
+import type {
+  BookSnapshot,
+  ConnectionRules,
+  Level,
+  Listed,
+  Peer,
+  RestAnswer,
+  RestRequest,
+  Session,
+  Source,
+  Topic,
+  TradeRow,
+  Venue,
+  Wire,
+} from './venue.ts';
+
+export type Product = 'spot' | 'usdm';
+
+/** Connection rules of the two products, from their documentation. */
+export const RULES: Record<Product, ConnectionRules> = {
+  spot: { pingEveryMs: 20_000, pongWithinMs: 60_000, incomingPerSecond: 5, streamsPerConnection: 1024 },
+  usdm: { pingEveryMs: 180_000, pongWithinMs: 600_000, incomingPerSecond: 10, streamsPerConnection: 1024 },
+};
+
+/** Request weight per minute and address. */
+const WEIGHT_LIMIT: Record<Product, number> = { spot: 6000, usdm: 2400 };
+const MINUTE_MS = 60_000;
+
+/** Streams that USDⓈ-M sends on its market route only; all others belong to the public one. */
+const MARKET_CLASS =
+  /@(aggTrade|markPrice|kline|continuousKline|miniTicker|ticker|forceOrder|compositeIndex|assetIndex)|^!(markPrice|miniTicker|ticker|forceOrder|assetIndex)@arr|^!contractInfo$|^tradingSession$/;
+
+/** Cadence of the plain `@depth` stream. */
+const PLAIN_DEPTH_MS: Record<Product, number> = { spot: 1000, usdm: 250 };
+
+const USDM_DEPTH_WEIGHT = new Map([
+  [5, 2],
+  [10, 2],
+  [20, 2],
+  [50, 2],
+  [100, 5],
+  [500, 10],
+  [1000, 20],
+]);
+
+/** Price, price decimals, tick in price units and quantity decimals of well-known pairs: spot, then USDⓈ-M. */
+const KNOWN: Record<string, { price: number; spot: [number, number, number]; usdm: [number, number, number] }> = {
+  BTC: { price: 61_837.63, spot: [2, 1, 5], usdm: [2, 10, 3] },
+  ETH: { price: 2681.62, spot: [2, 1, 4], usdm: [2, 1, 3] },
+  SOL: { price: 153.27, spot: [3, 1, 3], usdm: [4, 10, 2] },
+  BNB: { price: 512.4, spot: [2, 1, 3], usdm: [3, 10, 2] },
+  XRP: { price: 0.6137, spot: [5, 1, 1], usdm: [5, 1, 1] },
+  DOGE: { price: 0.10241, spot: [5, 1, 0], usdm: [6, 10, 0] },
+};
+
+const QUOTES = ['USDT', 'USDC', 'FDUSD', 'BUSD', 'TUSD', 'USD', 'EUR', 'BTC', 'ETH', 'BNB'];
+
+/** The venue's numbers of a pair such as `BTC-USDT`. Pairs that are not known get a price of their own from the seed. */
+export function gridOf(product: Product, symbol: string, seed: number): { grid: Grid; startPrice: number } {
+  const known = KNOWN[symbol.split('-')[0] ?? ''];
+  const startPrice = known?.price ?? 10 ** (seededRandom(seedFor(seed, symbol))() * 3);
+  // Five digits after the leading one are enough for a fine grid at any price.
+  const [priceDecimals, tickUnits, quantityDecimals] = known?.[product] ?? [
+    5 - Math.floor(Math.log10(startPrice)),
+    1,
+    Math.max(0, Math.floor(Math.log10(startPrice)) + 1),
+  ];
+  const padding = (decimals: number): string => (product === 'spot' ? '0'.repeat(8 - decimals) : '');
+  return {
+    startPrice,
+    grid: {
+      priceDecimals,
+      tickUnits,
+      quantityDecimals,
+      pricePadding: padding(priceDecimals),
+      quantityPadding: padding(quantityDecimals),
+    },
+  };
+}
+
+/** A pair such as `BTC-USDT` as the venue lists it. */
+export function listed(symbol: string, grid: Grid): Listed {
+  const [base = '', quote = ''] = symbol.split('-');
+  return {
+    symbol,
+    instrument: `${base}${quote}`,
+    base,
+    quote,
+    tickSize: decimalText(grid.tickUnits, grid.priceDecimals, grid.pricePadding),
+    stepSize: decimalText(1, grid.quantityDecimals, grid.quantityPadding),
+    pricePrecision: grid.priceDecimals,
+    quantityPrecision: grid.quantityDecimals,
+  };
+}
+
+/** `BTCUSDT` as `BTC-USDT`; undefined when its quote is none that we know. */
+export function symbolOf(instrument: string): string | undefined {
+  const quote = QUOTES.find((candidate) => instrument.endsWith(candidate) && instrument.length > candidate.length);
+  return quote === undefined ? undefined : `${instrument.slice(0, -quote.length)}-${quote}`;
+}
+
+/** How one pair's streams stand in the ledger. */
+export function identity(product: Product, exchange: string, pair: Listed, dataType: string): StreamIdentity {
+  return {
+    exchange,
+    market_type: product === 'spot' ? 'spot' : 'perpetual',
+    symbol: pair.symbol,
+    data_type: dataType,
+    instrument: pair.instrument,
+  };
+}
+
+/** The streams of one pair over its market. */
+export class BinanceStreams implements MarketSink {
+  readonly topics: readonly Topic[];
+  private readonly trades: Topic;
+  private readonly aggregates: Topic;
+  private readonly tickers: Topic;
+  private readonly depths: readonly Topic[];
+
+  constructor(
+    private readonly product: Product,
+    exchange: string,
+    private readonly pair: Listed,
+    private readonly market: Market,
+    private readonly wire: Wire,
+    diffsPerSecond: number,
+  ) {
+    const stem = pair.instrument.toLowerCase();
+    const topic = (name: string, kind: Topic['kind'], dataType: string | null): Topic => {
+      const ledger = dataType === null ? null : wire.ledger.stream(identity(product, exchange, pair, dataType));
+      return wire.topic(`${stem}@${name}`, kind, pair.symbol, ledger);
+    };
+    // A product's trades are counted by the stream that has all of them in the grain that its REST serves; the other grain
+    // has ids of its own and so a line of its own in the ledger.
+    const [trade, aggregate] = product === 'spot' ? ['trade', 'agg_trade'] : ['raw_trade', 'trade'];
+    this.trades = topic('trade', 'trade', trade);
+    this.aggregates = topic('aggTrade', 'trade', aggregate);
+    this.tickers = topic('bookTicker', 'book_ticker', null);
+    this.depths = [
+      topic('depth@100ms', 'orderbook_update', 'orderbook_update'),
+      topic('depth', 'orderbook_update', 'orderbook_update_slow'),
+    ];
+    this.topics = [this.trades, this.aggregates, this.tickers, ...this.depths];
+    const everyMs = [1000 / diffsPerSecond, PLAIN_DEPTH_MS[product]];
+    market.connect(
+      this,
+      this.depths.map((depth, index) => ({
+        everyMs: everyMs[index] as number,
+        wanted: () => depth.subscribers.size > 0,
+      })),
+    );
+  }
+
+  trade(trade: Trade): void {
+    if (this.trades.subscribers.size === 0) return;
+    const { time, id, buyerIsMaker } = trade;
+    const price = this.market.priceText(trade.price);
+    const quantity = this.market.quantityText(trade.quantity);
+    const { instrument } = this.pair;
+    this.wire.publish(
+      this.trades,
+      id,
+      this.product === 'spot'
+        ? `{"e":"trade","E":${time},"s":"${instrument}","t":${id},"p":"${price}","q":"${quantity}","T":${time},"m":${buyerIsMaker},"M":true}`
+        : `{"e":"trade","E":${time},"T":${time},"s":"${instrument}","t":${id},"p":"${price}","q":"${quantity}","X":"MARKET","m":${buyerIsMaker},"st":1}`,
+    );
+  }
+
+  aggregate(aggregate: Aggregate): void {
+    if (this.aggregates.subscribers.size === 0) return;
+    const { time, id, first, last, buyerIsMaker } = aggregate;
+    const price = this.market.priceText(aggregate.price);
+    const quantity = this.market.quantityText(aggregate.quantity);
+    const { instrument } = this.pair;
+    this.wire.publish(
+      this.aggregates,
+      id,
+      this.product === 'spot'
+        ? `{"e":"aggTrade","E":${time},"s":"${instrument}","a":${id},"p":"${price}","q":"${quantity}","f":${first},"l":${last},"T":${time},"m":${buyerIsMaker},"M":true}`
+        : `{"e":"aggTrade","E":${time},"s":"${instrument}","a":${id},"p":"${price}","q":"${quantity}","nq":"${quantity}","f":${first},"l":${last},"T":${time},"m":${buyerIsMaker},"st":1}`,
+    );
+  }
+
+  top(time: number): void {
+    if (this.tickers.subscribers.size === 0) return;
+    const { market } = this;
+    const { instrument } = this.pair;
+    const best =
+      `"b":"${market.priceText(market.bestBid)}","B":"${market.quantityText(market.bidAt(market.bestBid))}",` +
+      `"a":"${market.priceText(market.bestAsk)}","A":"${market.quantityText(market.askAt(market.bestAsk))}"`;
+    this.wire.publish(
+      this.tickers,
+      market.updateId,
+      this.product === 'spot'
+        ? `{"u":${market.updateId},"s":"${instrument}",${best}}`
+        : `{"e":"bookTicker","u":${market.updateId},"E":${time},"T":${time},"s":"${instrument}","ps":"${instrument}",${best},"st":1}`,
+    );
+  }
+
+  diff(channel: number, diff: Diff): void {
+    const topic = this.depths[channel] as Topic;
+    if (topic.subscribers.size === 0) return;
+    const { market } = this;
+    const { time, first, last, previous } = diff;
+    const { instrument } = this.pair;
+    const bids = levelsText(market, diff.bids, (index) => market.bidAt(index));
+    const asks = levelsText(market, diff.asks, (index) => market.askAt(index));
+    this.wire.publish(
+      topic,
+      last,
+      this.product === 'spot'
+        ? `{"e":"depthUpdate","E":${time},"s":"${instrument}","U":${first},"u":${last},"b":[${bids}],"a":[${asks}]}`
+        : `{"e":"depthUpdate","E":${time},"T":${time},"s":"${instrument}","ps":"${instrument}","U":${first},"u":${last},"pu":${previous},"b":[${bids}],"a":[${asks}],"st":1}`,
+    );
+  }
+}
+
+function levelsText(market: Market, indexes: readonly number[], quantityAt: (index: number) => number): string {
+  let text = '';
+  for (const index of indexes) {
+    if (text !== '') text += ',';
+    text += `["${market.priceText(index)}","${market.quantityText(quantityAt(index))}"]`;
+  }
+  return text;
+}
+
+export interface BinanceOptions {
+  readonly product: Product;
+  readonly exchange: string;
+  readonly source: Source;
+  readonly wire: Wire;
+  readonly rules: ConnectionRules;
+}
+
+/** The exchange as its clients see it. */
+export class Binance implements Venue {
+  readonly exchange: string;
+  readonly rules: ConnectionRules;
+  private readonly product: Product;
+  private readonly source: Source;
+  private readonly wire: Wire;
+  private readonly ledger: Ledger;
+  private weight = 0;
+  private weightMinute = 0;
+
+  constructor(options: BinanceOptions) {
+    this.exchange = options.exchange;
+    this.rules = options.rules;
+    this.product = options.product;
+    this.source = options.source;
+    this.wire = options.wire;
+    this.ledger = options.wire.ledger;
+  }
+
+  hasSocketPath(path: string): boolean {
+    return this.product === 'spot'
+      ? /^\/(stream|ws)(\/|$)/.test(path)
+      : /^(\/(public|market))?\/(stream|ws)(\/|$)/.test(path);
+  }
+
+  open(peer: Peer, url: URL): Session {
+    const [, route = 'public', shape, streams = ''] =
+      /^(?:\/(public|market))?\/(stream|ws)(?:\/(.*))?$/.exec(url.pathname) ?? [];
+    peer.combined = shape === 'stream';
+    // The parser of URLs escapes what stream names may hold, such as the @.
+    const wanted = peer.combined ? (url.searchParams.get('streams') ?? '') : streams.replaceAll('%40', '@');
+    const isServed = (stream: string): boolean =>
+      this.product === 'spot' || this.source.servesAnyRoute || MARKET_CLASS.test(stream) === (route === 'market');
+    const session = new BinanceSession(this.product, peer, this.source, this.wire, this.rules, isServed);
+    if (wanted !== '') session.subscribe(wanted.split('/'));
+    return session;
+  }
+
+  shutdownNotice(peer: Peer): string {
+    const notice = `{"e":"serverShutdown","E":${Math.floor(this.wire.clock())}}`;
+    return peer.combined ? `{"stream":"!serverShutdown","data":${notice}}` : notice;
+  }
+
+  garbage(place: number): string {
+    const stem = (this.source.listed[0]?.instrument ?? 'BTCUSDT').toLowerCase();
+    const forms = [
+      `{"stream":"${stem}@trade","data":{"e":"trade","E":17`,
+      'upstream connect error or disconnect/reset before headers',
+      `{"stream":"${stem}@trade","data":{"e":"trade","t":"not a number","p":null}}`,
+      '[]',
+      `{"stream":"${stem}@depth@100ms","data":{"e":"depthUpdate","U":"x","u":null,"b":7}}`,
+    ];
+    return forms[place % forms.length] as string;
+  }
+
+  refusal(status: number, retryAfter: number): RestAnswer {
+    const until = Math.floor(this.wire.clock() + retryAfter * 1000);
+    const limit = WEIGHT_LIMIT[this.product];
+    const headers = { 'retry-after': String(retryAfter), 'x-mbx-used-weight-1m': String(this.weight) };
+    if (status === 403) return { status, body: '<html><body><h1>403 Forbidden</h1></body></html>' };
+    if (status === 418) {
+      const msg = `Way too much request weight used; IP banned until ${until}. Please use WebSocket Streams for live updates to avoid bans.`;
+      return { status, headers, body: JSON.stringify({ code: -1003, msg }) };
+    }
+    const msg = `Too much request weight used; current limit is ${limit} request weight per 1 MINUTE. Please use WebSocket Streams for live updates to avoid polling the API.`;
+    return { status, headers, body: JSON.stringify({ code: -1003, msg }) };
+  }
+
+  rest(request: RestRequest): RestAnswer {
+    const now = this.wire.clock();
+    const minute = Math.floor(now / MINUTE_MS);
+    if (minute !== this.weightMinute) {
+      this.weightMinute = minute;
+      this.weight = 0;
+    }
+    const { weight, answer } = this.product === 'spot' ? this.spotAnswer(request) : this.usdmAnswer(request);
+    this.weight += weight;
+    if (this.weight > WEIGHT_LIMIT[this.product]) {
+      return this.refusal(429, Math.ceil(((minute + 1) * MINUTE_MS - now) / 1000));
+    }
+    return { headers: { 'x-mbx-used-weight-1m': String(this.weight) }, ...answer() };
+  }
+
+  advance(now: number): void {
+    this.source.advance(now);
+  }
+
+  stop(): void {
+    this.source.stop();
+  }
+
+  start(now: number): void {
+    this.source.start(now);
+  }
+
+  replayDone(): boolean | null {
+    return this.source.done();
+  }
+
+  private spotAnswer({ path, query }: RestRequest): Weighed {
+    const time = Math.floor(this.wire.clock());
+    switch (path) {
+      case '/api/v3/ping':
+        return { weight: 1, answer: () => ok('{}') };
+      case '/api/v3/time':
+        return { weight: 1, answer: () => ok(`{"serverTime":${time}}`) };
+      case '/api/v3/exchangeInfo':
+        return { weight: 20, answer: () => this.withOptionalSymbol(query, (pairs) => ok(spotInfo(pairs, time))) };
+      case '/api/v3/depth': {
+        const limit = Math.min(5000, limitOf(query, 100));
+        const weight = limit <= 100 ? 5 : limit <= 500 ? 25 : limit <= 1000 ? 50 : 250;
+        return { weight, answer: () => this.withSymbol(query, (pair) => this.depth(pair, limit)) };
+      }
+      case '/api/v3/trades':
+      case '/api/v3/historicalTrades':
+        return {
+          weight: 25,
+          answer: () =>
+            this.withSymbol(query, ({ instrument }) => {
+              const from = path === '/api/v3/trades' ? undefined : fromIdOf(query);
+              const rows = this.source.trades(instrument, from, Math.min(1000, limitOf(query, 500)));
+              return ok(`[${rows.map(historicalTrade).join(',')}]`);
+            }),
+        };
+      case '/api/v3/aggTrades':
+        return { weight: 4, answer: () => this.aggTrades(query) };
+      default:
+        return { weight: 1, answer: () => ({ status: 404, body: '' }) };
+    }
+  }
+
+  private usdmAnswer({ path, query }: RestRequest): Weighed {
+    const time = Math.floor(this.wire.clock());
+    switch (path) {
+      case '/fapi/v1/ping':
+        return { weight: 1, answer: () => ok('{}') };
+      case '/fapi/v1/time':
+        return { weight: 1, answer: () => ok(`{"serverTime":${time}}`) };
+      case '/fapi/v1/exchangeInfo':
+        return { weight: 1, answer: () => ok(usdmInfo(this.source.listed, time)) };
+      case '/fapi/v1/depth': {
+        const limit = limitOf(query, 500);
+        const weight = USDM_DEPTH_WEIGHT.get(limit);
+        if (weight === undefined) {
+          return { weight: 1, answer: () => fault(-4021, `${limit} is not valid depth limit.`) };
+        }
+        return { weight, answer: () => this.withSymbol(query, (pair) => this.depth(pair, limit)) };
+      }
+      case '/fapi/v1/aggTrades':
+        return { weight: 20, answer: () => this.aggTrades(query) };
+      case '/fapi/v1/historicalTrades':
+        return { weight: 20, answer: () => ({ ...fault(-2014, 'API-key format invalid.'), status: 401 }) };
+      default:
+        return { weight: 1, answer: () => ({ status: 404, body: '' }) };
+    }
+  }
+
+  private depth(pair: Listed, limit: number): RestAnswer {
+    this.ledger.counters.snapshots++;
+    const book = this.source.book(pair.instrument, limit);
+    return ok(typeof book === 'string' ? book : depthText(this.product, book));
+  }
+
+  private aggTrades(query: URLSearchParams): RestAnswer {
+    return this.withSymbol(query, ({ instrument }) => {
+      if (query.has('startTime') || query.has('endTime')) {
+        return fault(-1128, 'Combination of optional parameters invalid.');
+      }
+      const rows = this.source.aggregates(instrument, fromIdOf(query), Math.min(1000, limitOf(query, 500)));
+      return ok(`[${rows.map((row) => aggregateRow(this.product, row)).join(',')}]`);
+    });
+  }
+
+  private withSymbol(query: URLSearchParams, answer: (pair: Listed) => RestAnswer): RestAnswer {
+    const symbol = query.get('symbol');
+    if (!symbol) return fault(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.");
+    const pair = this.source.listed.find(({ instrument }) => instrument === symbol);
+    return pair ? answer(pair) : fault(-1121, 'Invalid symbol.');
+  }
+
+  private withOptionalSymbol(query: URLSearchParams, answer: (pairs: readonly Listed[]) => RestAnswer): RestAnswer {
+    return query.has('symbol') ? this.withSymbol(query, (pair) => answer([pair])) : answer(this.source.listed);
+  }
+}
+
+/** A request's weight counts before it is answered. */
+interface Weighed {
+  readonly weight: number;
+  readonly answer: () => RestAnswer;
+}
+
+interface ControlMessage {
+  readonly method?: unknown;
+  readonly params?: unknown;
+  readonly id?: unknown;
+}
+
+class BinanceSession implements Session {
+  private readonly streams = new Set<string>();
+
+  constructor(
+    private readonly product: Product,
+    private readonly peer: Peer,
+    private readonly source: Source,
+    private readonly wire: Wire,
+    private readonly rules: ConnectionRules,
+    private readonly isServed: (stream: string) => boolean,
+  ) {}
+
+  message(text: string): void {
+    let request: unknown;
+    try {
+      request = JSON.parse(text);
+    } catch {
+      this.refuse(3, 'Invalid JSON: expected value at line 1 column 1', null);
+      return;
+    }
+    if (typeof request !== 'object' || request === null || Array.isArray(request)) {
+      this.refuse(2, 'Invalid request: expected an object', null);
+      return;
+    }
+    const { method, params, id = null } = request as ControlMessage;
+    switch (method) {
+      case 'SUBSCRIBE':
+      case 'UNSUBSCRIBE':
+        if (!isTextList(params)) return this.refuse(2, 'Invalid request: params must be a list of streams', id);
+        if (method === 'SUBSCRIBE') this.subscribe(params);
+        else this.unsubscribe(params);
+        return this.acknowledge(null, id);
+      case 'LIST_SUBSCRIPTIONS':
+        return this.acknowledge([...this.streams], id);
+      case 'SET_PROPERTY':
+        if (!Array.isArray(params) || params[0] !== 'combined' || typeof params[1] !== 'boolean') {
+          return this.refuse(0, 'Unknown property', id);
+        }
+        this.peer.combined = params[1];
+        return this.acknowledge(null, id);
+      case 'GET_PROPERTY':
+        return this.acknowledge(this.peer.combined, id);
+      default:
+        return this.refuse(
+          2,
+          `Invalid request: unknown variant \`${String(method)}\`, expected one of \`SUBSCRIBE\`, \`UNSUBSCRIBE\`, ` +
+            '`LIST_SUBSCRIPTIONS`, `SET_PROPERTY`, `GET_PROPERTY`',
+          id,
+        );
+    }
+  }
+
+  /** Takes streams over. A well-formed name that nothing stands behind is listed and stays silent, as on the exchange. */
+  subscribe(streams: readonly string[]): void {
+    const isSilenced = this.wire.faults.takeSilencedSubscribe();
+    if (isSilenced) this.wire.ledger.counters.subscriptions_silenced++;
+    for (const stream of streams) {
+      if (this.streams.has(stream) && isSilenced) continue;
+      this.streams.add(stream);
+      if (!isSilenced && this.isServed(stream)) this.source.subscribe(this.peer, stream);
+    }
+    if (this.streams.size > this.rules.streamsPerConnection) {
+      this.wire.ledger.counters.closed_streams++;
+      this.peer.close(1008, 'too many streams');
+    }
+  }
+
+  closed(): void {
+    this.source.leave(this.peer);
+  }
+
+  private unsubscribe(streams: readonly string[]): void {
+    for (const stream of streams) {
+      this.streams.delete(stream);
+      this.source.unsubscribe(this.peer, stream);
+    }
+  }
+
+  private acknowledge(result: unknown, id: unknown): void {
+    this.peer.answer(JSON.stringify({ result, id }));
+  }
+
+  /** Both documented shapes of an error are in use: spot sends the flat one, USDⓈ-M the nested one. */
+  private refuse(code: number, msg: string, id: unknown): void {
+    this.peer.answer(JSON.stringify(this.product === 'spot' ? { code, msg, id } : { error: { code, msg }, id }));
+  }
+}
+
+function isTextList(value: unknown): value is string[] {
+  return Array.isArray(value) && value.every((entry) => typeof entry === 'string');
+}
+
+function ok(body: string): RestAnswer {
+  return { status: 200, body };
+}
+
+function fault(code: number, msg: string): RestAnswer {
+  return { status: 400, body: JSON.stringify({ code, msg }) };
+}
+
+function limitOf(query: URLSearchParams, fallback: number): number {
+  const limit = Number(query.get('limit') ?? fallback);
+  return Number.isInteger(limit) && limit > 0 ? limit : fallback;
+}
+
+function fromIdOf(query: URLSearchParams): number | undefined {
+  const text = query.get('fromId');
+  return text === null || !/^\d+$/.test(text) ? undefined : Number(text);
+}
+
+function depthText(product: Product, book: BookSnapshot): string {
+  const times = product === 'spot' ? '' : `"E":${book.time},"T":${book.changedAt},`;
+  const side = (levels: readonly Level[]): string =>
+    levels.map(([price, quantity]) => `["${price}","${quantity}"]`).join(',');
+  return `{"lastUpdateId":${book.lastUpdateId},${times}"bids":[${side(book.bids)}],"asks":[${side(book.asks)}]}`;
+}
+
+function historicalTrade(row: TradeRow): string {
+  return (
+    `{"id":${row.id},"price":"${row.price}","qty":"${row.quantity}","quoteQty":"${product8(row.price, row.quantity)}",` +
+    `"time":${row.time},"isBuyerMaker":${row.buyerIsMaker},"isBestMatch":true}`
+  );
+}
+
+function aggregateRow(product: Product, row: TradeRow): string {
+  const nonRpi = product === 'spot' ? '' : `"nq":"${row.quantity}",`;
+  const end = product === 'spot' ? ',"M":true}' : '}';
+  return (
+    `{"a":${row.id},"p":"${row.price}","q":"${row.quantity}",${nonRpi}"f":${row.first},"l":${row.last},` +
+    `"T":${row.time},"m":${row.buyerIsMaker}${end}`
+  );
+}
+
+/** The product of two decimal texts, cut after eight decimals. */
+function product8(one: string, other: string): string {
+  const digits = BigInt(one.replace('.', '')) * BigInt(other.replace('.', ''));
+  const decimals = (one.split('.')[1]?.length ?? 0) + (other.split('.')[1]?.length ?? 0);
+  const scaled = decimals >= 8 ? digits / 10n ** BigInt(decimals - 8) : digits * 10n ** BigInt(8 - decimals);
+  const text = String(scaled).padStart(9, '0');
+  return `${text.slice(0, -8)}.${text.slice(-8)}`;
+}
+
+function spotInfo(pairs: readonly Listed[], serverTime: number): string {
+  return JSON.stringify({
+    timezone: 'UTC',
+    serverTime,
+    rateLimits: [
+      { rateLimitType: 'REQUEST_WEIGHT', interval: 'MINUTE', intervalNum: 1, limit: WEIGHT_LIMIT.spot },
+      { rateLimitType: 'RAW_REQUESTS', interval: 'MINUTE', intervalNum: 5, limit: 300_000 },
+    ],
+    exchangeFilters: [],
+    symbols: pairs.map((pair) => ({
+      symbol: pair.instrument,
+      status: 'TRADING',
+      baseAsset: pair.base,
+      baseAssetPrecision: 8,
+      quoteAsset: pair.quote,
+      quotePrecision: 8,
+      quoteAssetPrecision: 8,
+      orderTypes: ['LIMIT', 'MARKET'],
+      isSpotTradingAllowed: true,
+      isMarginTradingAllowed: false,
+      filters: [
+        { filterType: 'PRICE_FILTER', minPrice: pair.tickSize, maxPrice: '1000000.00000000', tickSize: pair.tickSize },
+        { filterType: 'LOT_SIZE', minQty: pair.stepSize, maxQty: '9000000.00000000', stepSize: pair.stepSize },
+        { filterType: 'NOTIONAL', minNotional: '5.00000000', applyMinToMarket: true, maxNotional: '9000000.00000000' },
+      ],
+      permissions: [],
+      permissionSets: [['SPOT']],
+    })),
+  });
+}
+
+function usdmInfo(pairs: readonly Listed[], serverTime: number): string {
+  return JSON.stringify({
+    timezone: 'UTC',
+    serverTime,
+    futuresType: 'U_MARGINED',
+    rateLimits: [{ rateLimitType: 'REQUEST_WEIGHT', interval: 'MINUTE', intervalNum: 1, limit: WEIGHT_LIMIT.usdm }],
+    exchangeFilters: [],
+    assets: [{ asset: 'USDT', marginAvailable: true, autoAssetExchange: '-10000' }],
+    symbols: pairs.map((pair) => ({
+      symbol: pair.instrument,
+      pair: pair.instrument,
+      contractType: 'PERPETUAL',
+      deliveryDate: 4_133_404_800_000,
+      onboardDate: 1_569_398_400_000,
+      status: 'TRADING',
+      baseAsset: pair.base,
+      quoteAsset: pair.quote,
+      marginAsset: pair.quote,
+      pricePrecision: pair.pricePrecision,
+      quantityPrecision: pair.quantityPrecision,
+      baseAssetPrecision: 8,
+      quotePrecision: 8,
+      underlyingType: 'COIN',
+      filters: [
+        { filterType: 'PRICE_FILTER', minPrice: pair.tickSize, maxPrice: '1000000', tickSize: pair.tickSize },
+        { filterType: 'LOT_SIZE', minQty: pair.stepSize, maxQty: '1000000', stepSize: pair.stepSize },
+        { filterType: 'MIN_NOTIONAL', notional: '5' },
+      ],
+      orderTypes: ['LIMIT', 'MARKET'],
+    })),
+  });
+}

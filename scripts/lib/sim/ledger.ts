@@ -1,0 +1,161 @@
+/**
+ * What the simulator wrote, and to how many: the truth that a run is compared with.
+ *
+ * A key counts once, when it was written to at least one open subscribed socket. Nothing is counted for being generated.
+ */
+
+/** Keys kept per stream, so that a test can compare key by key: over a million, 8 MiB each when full. */
+const KEYS_KEPT = 2 ** 20;
+
+export interface StreamIdentity {
+  readonly exchange: string;
+  readonly market_type: string;
+  readonly symbol: string;
+  readonly data_type: string;
+  readonly instrument: string;
+}
+
+export interface StreamReport extends StreamIdentity {
+  readonly sent: number;
+  readonly first_id: string | null;
+  readonly last_id: string | null;
+  readonly dropped: number;
+}
+
+/** Counters beside the streams; each is one field of the report. */
+export interface Counters {
+  /** Data frames (and their bytes, headers included) written to all sockets together, copies and book tickers included. */
+  frames: number;
+  bytes: number;
+  book_tickers: number;
+  snapshots: number;
+  repeated: number;
+  reordered: number;
+  garbage: number;
+  rest_requests: number;
+  rest_refused: number;
+  subscriptions_silenced: number;
+  shutdown_notices: number;
+  control_actions: number;
+  closed_by_control: number;
+  closed_slow: number;
+  closed_rate: number;
+  closed_streams: number;
+  closed_pong: number;
+  closed_age: number;
+  socket_errors: number;
+}
+
+export interface LedgerReport extends Counters {
+  readonly started: number;
+  readonly stopped: number | null;
+  readonly replay_done: boolean | null;
+  readonly streams: StreamReport[];
+  readonly sockets: Record<string, number>;
+}
+
+/** The distinct keys of one stream. The caller records each key once. */
+export class StreamLedger {
+  private sent = 0;
+  private dropped = 0;
+  private smallest = Number.POSITIVE_INFINITY;
+  private largest = Number.NEGATIVE_INFINITY;
+  private keys = new Float64Array(1024);
+
+  constructor(readonly identity: StreamIdentity) {}
+
+  /** Notes a key that was written for the first time. */
+  record(key: number): void {
+    if (this.sent === this.keys.length && this.keys.length < KEYS_KEPT) {
+      const grown = new Float64Array(this.keys.length * 2);
+      grown.set(this.keys);
+      this.keys = grown;
+    }
+    this.keys[this.sent % this.keys.length] = key;
+    this.sent++;
+    if (key < this.smallest) this.smallest = key;
+    if (key > this.largest) this.largest = key;
+  }
+
+  /** Notes a key that a fault kept from every socket. */
+  withhold(): void {
+    this.dropped++;
+  }
+
+  report(): StreamReport {
+    return {
+      ...this.identity,
+      sent: this.sent,
+      first_id: this.sent > 0 ? String(this.smallest) : null,
+      last_id: this.sent > 0 ? String(this.largest) : null,
+      dropped: this.dropped,
+    };
+  }
+
+  /** The keys in the order of writing, one a line; a first line starting with `#` says when the oldest are not kept. */
+  *keyLines(): Generator<string> {
+    const lost = Math.max(0, this.sent - this.keys.length);
+    if (lost > 0) yield `# overflowed: the oldest ${lost} of ${this.sent} ids are not listed\n`;
+    for (let place = lost; place < this.sent; place++) yield `${this.keys[place % this.keys.length]}\n`;
+  }
+}
+
+export class Ledger {
+  readonly counters: Counters = {
+    frames: 0,
+    bytes: 0,
+    book_tickers: 0,
+    snapshots: 0,
+    repeated: 0,
+    reordered: 0,
+    garbage: 0,
+    rest_requests: 0,
+    rest_refused: 0,
+    subscriptions_silenced: 0,
+    shutdown_notices: 0,
+    control_actions: 0,
+    closed_by_control: 0,
+    closed_slow: 0,
+    closed_rate: 0,
+    closed_streams: 0,
+    closed_pong: 0,
+    closed_age: 0,
+    socket_errors: 0,
+  };
+  stopped: number | null = null;
+  private readonly streams = new Map<string, StreamLedger>();
+
+  constructor(readonly started: number) {}
+
+  /** The ledger of one stream, made when first asked for. */
+  stream(identity: StreamIdentity): StreamLedger {
+    const key = streamKey(identity);
+    let found = this.streams.get(key);
+    if (!found) this.streams.set(key, (found = new StreamLedger(identity)));
+    return found;
+  }
+
+  find(identity: { exchange: string; symbol: string; data_type: string }): StreamLedger | undefined {
+    return this.streams.get(streamKey(identity));
+  }
+
+  report(sockets: Record<string, number>, replayDone: boolean | null): LedgerReport {
+    return {
+      started: this.started,
+      stopped: this.stopped,
+      replay_done: replayDone,
+      streams: [...this.streams.values()].map((stream) => stream.report()).filter(isWorthTelling),
+      sockets,
+      ...this.counters,
+    };
+  }
+}
+
+/** The two main types are told even when nothing was sent; the others only once somebody read them. */
+function isWorthTelling({ data_type, sent, dropped }: StreamReport): boolean {
+  return data_type === 'trade' || data_type === 'orderbook_update' || sent > 0 || dropped > 0;
+}
+
+function streamKey(identity: { exchange: string; symbol: string; data_type: string }): string {
+  return `${identity.exchange} ${identity.symbol} ${identity.data_type}`;
+}
