@@ -124,6 +124,7 @@ export const binanceSpot: ExchangeModule = {
     return split('/stream', channels);
   },
   subscribe,
+  listSubscriptions,
   createFeed: (options) => new BinanceFeed(SPOT, options),
   messagesPerSecond: 5,
   restWeightPerMinute: 6000,
@@ -148,6 +149,7 @@ export const binanceDerivatives: ExchangeModule = {
     ),
   ],
   subscribe,
+  listSubscriptions,
   createFeed: (options) => new BinanceFeed(USDM, options),
   messagesPerSecond: 10,
   restWeightPerMinute: 2400,
@@ -172,6 +174,10 @@ function subscribe(channels: Channel[], firstId: number): { id: number; text: st
     const id = firstId + index;
     return { id, text: JSON.stringify({ method: 'SUBSCRIBE', params: part.map((each) => each.name), id }) };
   });
+}
+
+function listSubscriptions(id: number): string {
+  return JSON.stringify({ method: 'LIST_SUBSCRIPTIONS', id });
 }
 
 function chunks<T>(items: T[], size: number): T[][] {
@@ -271,9 +277,10 @@ class BinanceFeed implements Feed {
     const failure = message.error ?? (message.code === undefined ? undefined : message);
     if (failure !== undefined) {
       const id = typeof message.id === 'number' ? message.id : -1;
-      this.out.event({ kind: 'ack', id, error: JSON.stringify(failure).slice(0, 200) });
+      this.out.event({ kind: 'ack', id, error: JSON.stringify(failure).slice(0, 200), granted: null });
     } else if ('result' in message && typeof message.id === 'number') {
-      this.out.event({ kind: 'ack', id: message.id, error: null });
+      const granted = Array.isArray(message.result) ? message.result.map(String) : null;
+      this.out.event({ kind: 'ack', id: message.id, error: null, granted });
     } else if ('u' in data && 'B' in data && 'A' in data) {
       this.out.event({ kind: 'ignored', reason: 'bookTicker' });
     } else {

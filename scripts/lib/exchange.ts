@@ -43,8 +43,8 @@ export type FeedEvent =
   | { kind: 'resync'; instrument: Instrument; cause: ResyncCause; last: number | null; next: number | null }
   /** A frame that is known and not stored: acknowledgements, heartbeats, tickers. */
   | { kind: 'ignored'; reason: string }
-  /** An answer to a control message of ours. */
-  | { kind: 'ack'; id: number; error: string | null }
+  /** An answer to a control message of ours; `granted` is the venue's list of what is subscribed, when that was asked. */
+  | { kind: 'ack'; id: number; error: string | null; granted: string[] | null }
   /** Not understood, or not sound: no row came of it. */
   | { kind: 'rejected'; reason: string }
   /** The venue announced that it will close: open a new socket first. */
@@ -87,6 +87,8 @@ export interface ExchangeModule {
   connections(instruments: Instrument[]): Connection[];
   /** Control messages that subscribe `channels`, ids from `firstId` on. */
   subscribe(channels: Channel[], firstId: number): { id: number; text: string }[];
+  /** A control message that asks for the list of what is subscribed, where the venue has one. */
+  listSubscriptions?(id: number): string;
   createFeed(options: FeedOptions): Feed;
   /** Control messages per second that the venue allows on one socket. */
   messagesPerSecond: number;

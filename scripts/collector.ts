@@ -1,0 +1,236 @@
+const USAGE = `
+collector.ts: public market data of the configured exchanges, from their sockets to JetStream.
+
+Usage:   npx tsx scripts/collector.ts [--once]
+Example: MARKETPRISM_EXCHANGES=binance_spot MARKETPRISM_SYMBOLS=BTC-USDT npx tsx scripts/collector.ts
+
+Flags:
+  --once   stop after the first row of every stream, or after 60 s (exit 1) when one stays silent
+
+Environment: MARKETPRISM_EXCHANGES, MARKETPRISM_SYMBOLS (default BTC-USDT,ETH-USDT), MARKETPRISM_NATS_URL,
+MARKETPRISM_ENDPOINTS, MARKETPRISM_ORDERBOOK_INTERVAL (10s), MARKETPRISM_COLLECTOR_ID, MARKETPRISM_DATA_DIR,
+HEALTH_CHECK_PORT (8087, /health), METRICS_PORT (9093, /metrics), LOG_LEVEL. The README tells more.
+`;
+
+import { randomBytes } from 'node:crypto';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { Gauge } from 'prom-client';
+import { exchangeModule } from './exchanges/index.ts';
+import { Batcher } from './lib/batcher.ts';
+import { flags, runAsScript } from './lib/cli.ts';
+import { type Config, loadConfig } from './lib/config.ts';
+import { ExchangeRunner } from './lib/exchange_runner.ts';
+import { writeJsonAtomic } from './lib/files.ts';
+import { connectNats, ensureStreams, Publisher } from './lib/jetstream.ts';
+import { takeLock } from './lib/lock.ts';
+import { createLogger, type Logger } from './lib/log.ts';
+import { type Check, createRegistry, healthDocument, serveStatus, untilStopped } from './lib/service.ts';
+import { streamDefinitions } from './lib/streams.ts';
+
+/** Rows wait this long for company in their message: it costs as much latency, and saves a message per row. */
+const LINGER_MS = 5;
+/** Beyond this much unacknowledged data the sockets are no longer read; they are again below half of it. */
+const HIGH_WATERMARK_BYTES = 64 * 1024 * 1024;
+/** Messages and bytes in flight: the pipelining gain is flat beyond a thousand. */
+const MAX_IN_FLIGHT = 1024;
+const MAX_IN_FLIGHT_BYTES = 16 * 1024 * 1024;
+const ACK_TIMEOUT_MS = 5000;
+/** At a stop, acknowledgements are awaited this long: the whole stop has 10 s. */
+const DRAIN_LIMIT_MS = 8000;
+const ONCE_LIMIT_MS = 60_000;
+
+/** All exchanges of one collector, their common way to JetStream, and what is told about them. */
+class Collector {
+  readonly startedAt = Date.now();
+  readonly runners: ExchangeRunner[];
+  readonly batcher: Batcher;
+  private lingering: NodeJS.Timeout | null = null;
+  private paused = false;
+  pauses = 0;
+
+  constructor(
+    readonly config: Config,
+    /** Names this run, in message headers and in the report. */
+    readonly boot: string,
+    readonly publisher: Publisher,
+    log: Logger,
+  ) {
+    this.batcher = new Batcher((message) => publisher.push(message));
+    this.runners = config.exchanges.map(
+      (name) => new ExchangeRunner(exchangeModule(name), config, this.batcher, () => this.rowsWait(), log),
+    );
+  }
+
+  /** Rows were added: they leave together after the linger. */
+  private rowsWait(): void {
+    this.lingering ??= setTimeout(() => {
+      this.lingering = null;
+      this.batcher.flush();
+      this.balance();
+    }, LINGER_MS);
+  }
+
+  /** Stops reading the sockets while too much waits for the broker, so that memory stays bounded and nothing is dropped. */
+  balance(): void {
+    const waiting = this.publisher.waitingBytes;
+    if (!this.paused && waiting > HIGH_WATERMARK_BYTES) {
+      this.paused = true;
+      this.pauses += 1;
+      for (const runner of this.runners) runner.pause();
+    } else if (this.paused && waiting < HIGH_WATERMARK_BYTES / 2) {
+      this.paused = false;
+      for (const runner of this.runners) runner.resume();
+    }
+  }
+
+  /** Closes the sockets and waits until JetStream has everything that was received. @returns false when it had not in time */
+  async stop(): Promise<boolean> {
+    for (const runner of this.runners) runner.stop();
+    if (this.lingering) clearTimeout(this.lingering);
+    this.batcher.flush();
+    const limit = new Promise<boolean>((done) => setTimeout(done, DRAIN_LIMIT_MS, false));
+    const complete = await Promise.race([this.publisher.drained().then(() => true), limit]);
+    this.publisher.close();
+    return complete;
+  }
+
+  /** What this run accepted, for the ledger of `npm start`. */
+  report() {
+    return {
+      boot: this.boot,
+      collector_id: this.config.collectorId,
+      started: this.startedAt,
+      ended: Date.now(),
+      rows: this.runners.flatMap((runner) => runner.received()),
+    };
+  }
+
+  /** Every stream that was asked for: type → exchange → market type → symbol. */
+  private coverage() {
+    const out: Record<string, Record<string, Record<string, Record<string, object>>>> = {};
+    for (const { type, instrument, ...state } of this.runners.flatMap((runner) => runner.coverage(Date.now()))) {
+      const ofExchange = ((out[type] ??= {})[instrument.exchange] ??= {});
+      (ofExchange[instrument.market_type] ??= {})[instrument.symbol] = state;
+    }
+    return out;
+  }
+
+  health() {
+    const waiting = this.publisher.waitingBytes;
+    const broker: Check = {
+      status: this.paused || this.publisher.lastError !== null ? 'unhealthy' : 'healthy',
+      error_message: this.paused
+        ? `${waiting} bytes wait for the broker; sockets are paused`
+        : this.publisher.lastError,
+      details: { waiting_bytes: waiting, waiting_messages: this.publisher.waitingMessages, ...this.publisher.stats },
+    };
+    const checks: Record<string, Check> = { broker };
+    for (const runner of this.runners) checks[runner.module.exchange] = runner.check(Date.now());
+    return healthDocument('collector', this.startedAt, this.config.healthGraceSeconds, checks, {
+      boot: this.boot,
+      coverage: this.coverage(),
+    });
+  }
+}
+
+function registerMetrics(collector: Collector) {
+  const registry = createRegistry();
+  const registers = [registry];
+  const gauge = (name: string, help: string, labelNames: string[], collect: (gauge: Gauge) => void) =>
+    new Gauge({
+      name,
+      help,
+      labelNames,
+      registers,
+      collect() {
+        this.reset();
+        collect(this);
+      },
+    });
+  const { publisher } = collector;
+  gauge('marketprism_nats_messages_published_total', 'messages that JetStream acknowledged', [], (each) =>
+    each.set(publisher.stats.stored),
+  );
+  gauge('marketprism_publish_waiting_bytes', 'bytes without an acknowledgement', [], (each) =>
+    each.set(publisher.waitingBytes),
+  );
+  gauge('marketprism_publish_events_total', 'retries, refusals, duplicates', ['kind'], (each) => {
+    for (const [kind, value] of Object.entries(publisher.stats)) each.set({ kind }, value);
+  });
+  gauge('marketprism_rows_received_total', 'distinct rows accepted', ['exchange', 'data_type'], (each) => {
+    for (const runner of collector.runners) {
+      for (const { exchange, data_type, received } of runner.received()) each.set({ exchange, data_type }, received);
+    }
+  });
+  gauge('marketprism_feed_events_total', 'frames by what became of them', ['exchange', 'kind', 'reason'], (each) => {
+    for (const runner of collector.runners) {
+      for (const { kind, reason, count } of runner.eventCounts()) {
+        each.set({ exchange: runner.module.exchange, kind, reason }, count);
+      }
+    }
+  });
+  gauge('marketprism_websocket_connected', 'open sockets', ['exchange'], (each) => {
+    for (const runner of collector.runners) {
+      const open = runner.sockets.filter((socket) => socket.state.connected).length;
+      each.set({ exchange: runner.module.exchange }, open);
+    }
+  });
+  gauge('marketprism_websocket_reconnections_total', 'sockets that were lost', ['exchange'], (each) => {
+    for (const runner of collector.runners) {
+      const lost = runner.sockets.reduce((sum, socket) => sum + socket.state.reconnects, 0);
+      each.set({ exchange: runner.module.exchange }, lost);
+    }
+  });
+  return registry;
+}
+
+async function main(): Promise<number> {
+  const options = flags(USAGE, { once: { type: 'boolean', default: false } });
+  const config = loadConfig();
+  const log = createLogger('collector');
+  mkdirSync(config.dataDir, { recursive: true });
+  // Asked for early: a name without a module is wrong usage, and nothing should have begun then.
+  for (const name of config.exchanges) exchangeModule(name);
+  const lock = await takeLock(config.dataDir, `collector ${config.collectorId}`);
+  const stopped = untilStopped(log);
+  const nats = await connectNats(config.natsUrl, `collector ${config.collectorId}`, log);
+  await ensureStreams(await nats.jetstreamManager(), streamDefinitions(config.streamMaxBytes), log);
+  const boot = randomBytes(6).toString('hex');
+  const publisher = new Publisher(nats, {
+    mode: config.mode,
+    boot,
+    maxInFlight: MAX_IN_FLIGHT,
+    maxInFlightBytes: MAX_IN_FLIGHT_BYTES,
+    ackTimeoutMs: ACK_TIMEOUT_MS,
+    onStored: () => collector.balance(),
+    log,
+  });
+  const collector: Collector = new Collector(config, boot, publisher, log);
+  const registry = registerMetrics(collector);
+  const health = () => collector.health();
+  const http = { health, registry, log };
+  const healthServer = await serveStatus({ ...http, port: config.healthPort, portName: 'HEALTH_CHECK_PORT' });
+  const metricsServer = await serveStatus({ ...http, port: config.metricsPort, portName: 'METRICS_PORT' });
+  log.info({ event: 'started', boot: collector.boot, health: healthServer.port, metrics: metricsServer.port });
+  const finished = options.once ? await Promise.race([stopped, firstRows(collector)]) : await stopped;
+  const complete = await collector.stop();
+  const report = collector.report();
+  writeJsonAtomic(join(config.dataDir, 'state', `collector-${config.collectorId}.json`), report);
+  log.info({ event: 'stopped', complete, rows: report.rows });
+  await Promise.all([healthServer.close(), metricsServer.close(), nats.close()]);
+  await lock.release();
+  return complete && finished !== false ? 0 : 1;
+}
+
+/** True once every stream has had a row; false when that took too long. */
+async function firstRows(collector: Collector): Promise<boolean> {
+  const deadline = Date.now() + ONCE_LIMIT_MS;
+  while (Date.now() < deadline) {
+    if (collector.runners.every((runner) => runner.silentStreams().length === 0)) return true;
+    await new Promise((done) => setTimeout(done, 100));
+  }
+  return false;
+}
+
+runAsScript(import.meta.url, main);
