@@ -1,0 +1,272 @@
+/** One data type's way from its durable into its table: gather, look, insert, confirm, acknowledge. */
+import { randomBytes } from 'node:crypto';
+import type { ClickHouseClient } from '@clickhouse/client';
+import {
+  type Arrival,
+  dropFound,
+  type Fault,
+  LineReader,
+  lookupQuery,
+  type StreamArrivals,
+  streamKey,
+} from './arrivals.ts';
+import { fence, insertLines, isPoison, pause, selectText } from './clickhouse.ts';
+import { appendDeadLetters, type DeadLetter } from './deadletter.ts';
+import type { Delivery, PullConsumer } from './jetstream.ts';
+import type { Logger } from './log.ts';
+import { type DataType, TABLES } from './rows.ts';
+import { parseSubject } from './streams.ts';
+
+/** A batch is closed by whichever comes first. Larger ones gain nothing, younger ones make too many parts. */
+const MAX_ROWS = 50_000;
+const MAX_BYTES = 16 * 1024 * 1024;
+const MAX_AGE_MS = 250;
+/** While nothing comes, the loop looks for a stop this often. */
+const IDLE_MS = 500;
+/** Rows older than this may have left hot, so cold is asked too. */
+const COLD_AFTER_MS = 2 * 86_400_000;
+/** Waits after a failure: doubling from the first to the last. */
+const FIRST_WAIT_MS = 500;
+const LAST_WAIT_MS = 10_000;
+
+export interface Place {
+  client: ClickHouseClient;
+  database: string;
+}
+
+export interface TableStoreOptions {
+  type: DataType;
+  mode: string;
+  dataDir: string;
+  hot: Place;
+  cold: Place;
+  ackWaitMs: number;
+  consumer: PullConsumer;
+  stop: AbortSignal;
+  log: Logger;
+}
+
+interface Batch {
+  messages: Delivery[];
+  streams: Map<string, StreamArrivals>;
+}
+
+export class TableStore {
+  readonly type: DataType;
+  readonly stats = {
+    messages: 0,
+    rows: 0,
+    inserted: 0,
+    duplicates: 0,
+    deadletters: 0,
+    inserts: 0,
+    unclear: 0,
+    refused: 0,
+    /** Messages taken and not yet confirmed, and since when (ms; 0: none). */
+    holding: 0,
+    holdingSince: 0,
+    lastConfirmedAt: 0,
+    lastError: null as string | null,
+  };
+  /** The stream's present numbering; rows read from now on carry it. */
+  epoch: number;
+  private readonly table: string;
+  private readonly readers = new Map<string, LineReader>();
+
+  constructor(
+    private readonly options: TableStoreOptions,
+    epoch: number,
+  ) {
+    this.type = options.type;
+    this.epoch = epoch;
+    this.table = `${options.hot.database}.${TABLES[options.type].name}`;
+  }
+
+  /** Stores until stopped. */
+  async run(): Promise<void> {
+    const { consumer, stop } = this.options;
+    stop.addEventListener('abort', () => consumer.close(), { once: true });
+    while (!stop.aborted) await this.step(IDLE_MS);
+  }
+
+  /** Stores what is there, and returns once nothing came for a while. */
+  async runUntilEmpty(): Promise<void> {
+    const { consumer, stop } = this.options;
+    let empty = 0;
+    while (!stop.aborted && empty < 4) empty = (await this.step(IDLE_MS)) ? 0 : empty + 1;
+    consumer.close();
+  }
+
+  /** Gathers one batch and stores it. @returns false when nothing came */
+  private async step(waitMs: number): Promise<boolean> {
+    const { consumer, stop, ackWaitMs, log } = this.options;
+    const first = await consumer.next(waitMs);
+    if (first === null) return false;
+    const messages: Delivery[] = [first];
+    // From its delivery on the broker waits for an answer; what takes long says that it is being worked on.
+    const timer = setInterval(() => {
+      for (const message of messages) message.working();
+      for (const message of consumer.waiting) message.working();
+    }, ackWaitMs / 3);
+    try {
+      const batch = await this.gather(messages);
+      await this.store(batch);
+      for (const message of messages) message.ack();
+      this.stats.lastConfirmedAt = Date.now();
+    } catch (error) {
+      // Stopped in the middle: what is not acknowledged comes again, and is looked up then.
+      if (!stop.aborted) throw error;
+      log.info({ event: 'batch_left', type: this.type, messages: messages.length });
+    } finally {
+      clearInterval(timer);
+      this.stats.holding = 0;
+      this.stats.holdingSince = 0;
+    }
+    return true;
+  }
+
+  /** Takes messages until the batch is full or old enough. */
+  private async gather(messages: Delivery[]): Promise<Batch> {
+    const { consumer, stop } = this.options;
+    const batch: Batch = { messages, streams: new Map() };
+    const deadline = Date.now() + MAX_AGE_MS;
+    this.stats.holding = 1;
+    this.stats.holdingSince = Date.now();
+    let rows = this.take(batch, messages[0]!);
+    let bytes = messages[0]!.data.length;
+    while (rows < MAX_ROWS && bytes < MAX_BYTES && !stop.aborted) {
+      const left = deadline - Date.now();
+      const message = await consumer.next(Math.max(left, 0));
+      if (message === null) break;
+      messages.push(message);
+      this.stats.holding = messages.length;
+      rows += this.take(batch, message);
+      bytes += message.data.length;
+    }
+    return batch;
+  }
+
+  /** Reads a message into the batch. @returns rows in it */
+  private take(batch: Batch, message: Delivery): number {
+    const { mode } = this.options;
+    this.stats.messages += 1;
+    const stream = parseSubject(message.subject);
+    if (message.mode !== mode || stream === null) {
+      const reason =
+        stream === null ? 'no subject of ours' : `Mp-Mode is ${message.mode ?? 'absent'}, this store is ${mode}`;
+      this.stats.refused += 1;
+      this.bury([{ line: Buffer.from(message.data).toString('latin1'), reason, seq: message.seq }], message.subject);
+      return 0;
+    }
+    let reader = this.readers.get(message.subject);
+    if (!reader) this.readers.set(message.subject, (reader = new LineReader(stream)));
+    const key = streamKey(stream.exchange, stream.market_type, stream.symbol);
+    let arrivals = batch.streams.get(key);
+    if (!arrivals) batch.streams.set(key, (arrivals = { stream, rows: new Map() }));
+    const before = arrivals.rows.size;
+    const { faults, copies } = reader.read(message.data, this.epoch, message.seq, arrivals.rows);
+    const added = arrivals.rows.size - before;
+    this.stats.rows += added + copies + faults.length;
+    this.stats.duplicates += copies;
+    if (faults.length > 0) this.bury(faults, message.subject);
+    return added;
+  }
+
+  /** Looks, inserts what is missing, and comes back only when every row of the batch is in hot or in the deadletter. */
+  private async store(batch: Batch): Promise<void> {
+    const { stop, log, hot } = this.options;
+    const prefix = `store:${TABLES[this.type].name}:`;
+    for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
+      let asked = false;
+      try {
+        await this.look(batch);
+        asked = true;
+        await this.insert(
+          [...batch.streams.values()].flatMap(({ rows }) => [...rows.values()]),
+          batch,
+        );
+        this.stats.lastError = null;
+        return;
+      } catch (error) {
+        stop.throwIfAborted();
+        this.stats.lastError = (error as Error).message.slice(0, 300);
+        log.warn({ event: asked ? 'insert_unclear' : 'lookup_failed', type: this.type, err: error, wait_ms: wait });
+        await pause(wait, stop);
+        if (!asked) continue;
+        this.stats.unclear += 1;
+        await this.fenced(hot.client, prefix);
+      }
+    }
+  }
+
+  /** Waits until no insert of this table can happen any more, however long the database is away. */
+  private async fenced(client: ClickHouseClient, prefix: string): Promise<void> {
+    const { stop, log } = this.options;
+    for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
+      try {
+        await fence(client, prefix, stop);
+        return;
+      } catch (error) {
+        stop.throwIfAborted();
+        log.warn({ event: 'fence_failed', type: this.type, err: error, wait_ms: wait });
+        await pause(wait, stop);
+      }
+    }
+  }
+
+  /** Drops the rows that hot (or, for old ones, cold) holds. */
+  private async look(batch: Batch): Promise<void> {
+    const { hot, cold } = this.options;
+    const streams = [...batch.streams.values()];
+    const queries: [Place, string | null][] = [
+      [hot, lookupQuery(this.type, hot.database, streams)],
+      [cold, lookupQuery(this.type, cold.database, streams, Date.now() - COLD_AFTER_MS)],
+    ];
+    for (const [place, query] of queries) {
+      if (query === null) continue;
+      const found = await selectText(place.client, query, { max_execution_time: 30, max_query_size: '16777216' });
+      this.stats.duplicates += dropFound(batch.streams, found);
+    }
+  }
+
+  /** Inserts in one block. Rows that the table cannot take are halved out and buried; the others are stored. */
+  private async insert(rows: Arrival[], batch: Batch): Promise<void> {
+    if (rows.length === 0) return;
+    const lines = Buffer.from(rows.map((row) => row.line).join(''), 'latin1');
+    const queryId = `store:${TABLES[this.type].name}:${randomBytes(8).toString('hex')}`;
+    try {
+      await insertLines(this.options.hot.client, this.table, lines, queryId);
+      this.stats.inserts += 1;
+      this.stats.inserted += rows.length;
+    } catch (error) {
+      if (!isPoison(error)) throw error;
+      if (rows.length === 1) {
+        const { line, seq } = rows[0]!;
+        const subject = batch.messages.find((message) => message.seq === seq)?.subject ?? '';
+        this.bury([{ line: line.trimEnd(), reason: (error as Error).message.slice(0, 500), seq }], subject);
+        // Buried once, even when a later part of this batch has to be tried again.
+        for (const arrivals of batch.streams.values()) {
+          if (arrivals.rows.get(rows[0]!.key) === rows[0]) arrivals.rows.delete(rows[0]!.key);
+        }
+        return;
+      }
+      const middle = rows.length >> 1;
+      await this.insert(rows.slice(0, middle), batch);
+      await this.insert(rows.slice(middle), batch);
+    }
+  }
+
+  private bury(faults: Fault[], subject: string): void {
+    const { dataDir, log } = this.options;
+    const letters: DeadLetter[] = faults.map(({ line, reason, seq }) => ({
+      reason,
+      subject,
+      js_epoch: this.epoch,
+      js_seq: seq,
+      row: Buffer.from(line, 'latin1').toString(),
+    }));
+    appendDeadLetters(dataDir, this.type, letters, new Date());
+    this.stats.deadletters += letters.length;
+    log.warn({ event: 'deadletter', type: this.type, rows: letters.length, subject, reason: letters[0]!.reason });
+  }
+}

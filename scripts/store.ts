@@ -1,0 +1,245 @@
+const USAGE = `
+store.ts: rows from JetStream into ClickHouse hot, each exactly once. The only way in for market rows.
+
+Usage:   npx tsx scripts/store.ts [--once]
+Example: CLICKHOUSE_URL=http://127.0.0.1:8123 npx tsx scripts/store.ts
+
+Flags:
+  --once   store what is there now, then stop
+
+Before each insert it asks the database which of the batch's keys it holds; a message is acknowledged after its rows are
+confirmed. After an unclear answer it waits until the insert cannot happen any more, looks again, and inserts what is missing.
+
+Environment: MARKETPRISM_NATS_URL, CLICKHOUSE_URL, CLICKHOUSE_USER, CLICKHOUSE_PASSWORD, MARKETPRISM_COLD_CLICKHOUSE_URL,
+MARKETPRISM_HOT_DATABASE, MARKETPRISM_COLD_DATABASE, MARKETPRISM_ACK_WAIT_SECONDS (60), MARKETPRISM_DATA_DIR,
+MARKETPRISM_MODE, HOT_STORAGE_HTTP_PORT (8085, /health and /metrics), LOG_LEVEL.
+`;
+
+import { mkdirSync } from 'node:fs';
+import type { ClickHouseClient } from '@clickhouse/client';
+import type { JetStreamManager, NatsConnection } from 'nats';
+import { Gauge } from 'prom-client';
+import { flags, runAsScript } from './lib/cli.ts';
+import { createClickHouse, fence, pause, selectText } from './lib/clickhouse.ts';
+import { type Config, loadConfig } from './lib/config.ts';
+import { currentEpoch } from './lib/epochs.ts';
+import { connectNats, ensureDurable, ensureStreams, PullConsumer } from './lib/jetstream.ts';
+import { takeLock } from './lib/lock.ts';
+import { createLogger, type Logger } from './lib/log.ts';
+import { DATA_TYPES } from './lib/rows.ts';
+import { ensureTier } from './lib/schema.ts';
+import { type Check, createRegistry, healthDocument, serveStatus, untilStopped } from './lib/service.ts';
+import { durableName, streamDefinitions, streamOf } from './lib/streams.ts';
+import { TableStore } from './lib/table_store.ts';
+
+/** What one type may hold in memory ahead of its table, bytes. Ten types, of which four or five are busy. */
+const BUFFER_BYTES = 8 * 1024 * 1024;
+/** Waits while ClickHouse is away at the start: doubling from the first to the last. */
+const FIRST_WAIT_MS = 500;
+const LAST_WAIT_MS = 10_000;
+/** How often the durables' backlog is asked for, for health and metrics. */
+const BACKLOG_MS = 5000;
+/** A table that has not confirmed anything for this long although rows wait is unhealthy. */
+const STALLED_MS = 60_000;
+
+/** The parts of a running store. */
+interface Store {
+  config: Config;
+  log: Logger;
+  startedAt: number;
+  nats: NatsConnection;
+  manager: JetStreamManager;
+  hot: ClickHouseClient;
+  cold: ClickHouseClient;
+  tables: TableStore[];
+  /** Messages not yet delivered, by durable. */
+  backlog: Map<string, number>;
+}
+
+function health(store: Store) {
+  const checks: Record<string, Check> = {
+    nats: { status: store.nats.isClosed() ? 'unhealthy' : 'healthy', error_message: null },
+  };
+  const now = Date.now();
+  for (const { type, stats } of store.tables) {
+    const stalled = stats.holding > 0 && now - Math.max(stats.lastConfirmedAt, stats.holdingSince) > STALLED_MS;
+    checks[type] = {
+      status: stalled ? 'unhealthy' : stats.lastError !== null || stats.deadletters > 0 ? 'degraded' : 'healthy',
+      error_message: stats.lastError ?? (stats.deadletters > 0 ? `${stats.deadletters} rows in the deadletter` : null),
+      details: { ...stats, backlog: store.backlog.get(durableName(type)) ?? null },
+    };
+  }
+  return healthDocument('store', store.startedAt, store.config.healthGraceSeconds, checks, {
+    nats_connected: !store.nats.isClosed(),
+    is_running: true,
+    subscriptions: store.tables.length,
+  });
+}
+
+function registerMetrics(store: Store) {
+  const registry = createRegistry();
+  const figures = {
+    messages: 'messages taken from JetStream',
+    rows: 'rows in them',
+    inserted: 'rows that were inserted and confirmed',
+    duplicates: 'rows that were there already, or came twice in a batch',
+    deadletters: 'rows that cannot be stored, kept under data/deadletter',
+    inserts: 'confirmed inserts',
+    unclear: 'inserts without a clear answer',
+    refused: 'messages of the other mode',
+  } as const;
+  for (const [name, help] of Object.entries(figures)) {
+    new Gauge({
+      name: `marketprism_storage_${name}_total`,
+      help,
+      labelNames: ['data_type'],
+      registers: [registry],
+      collect() {
+        for (const { type, stats } of store.tables) this.set({ data_type: type }, stats[name as keyof typeof figures]);
+      },
+    });
+  }
+  new Gauge({
+    name: 'marketprism_storage_backlog_messages',
+    help: 'messages that JetStream has not yet delivered to the store',
+    labelNames: ['durable'],
+    registers: [registry],
+    collect() {
+      for (const [durable, count] of store.backlog) this.set({ durable }, count);
+    },
+  });
+  return registry;
+}
+
+/** Waits for the database, then makes sure of its tables. */
+async function prepareDatabase(store: Omit<Store, 'tables'>, stop: AbortSignal): Promise<void> {
+  for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
+    try {
+      await selectText(store.hot, 'SELECT 1');
+      await ensureTier(store.hot, 'hot', store.config.hotDatabase);
+      await ensureTier(store.cold, 'cold', store.config.coldDatabase);
+      return;
+    } catch (error) {
+      if (stop.aborted) throw error;
+      store.log.warn({ event: 'database_away', url: store.config.clickhouseUrl, err: error, wait_ms: wait });
+      await pause(wait, stop);
+    }
+  }
+}
+
+/** Each stream's present epoch. Waits as long as the database or the broker is away. */
+async function findEpochs(store: Omit<Store, 'tables'>, stop: AbortSignal): Promise<Map<string, number>> {
+  const { config, log, manager, hot } = store;
+  for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
+    try {
+      await fence(hot, 'store:', stop);
+      const epochs = new Map<string, number>();
+      for (const definition of streamDefinitions(config.streamMaxBytes)) {
+        epochs.set(definition.name, await currentEpoch(hot, config.hotDatabase, manager, definition, log));
+      }
+      return epochs;
+    } catch (error) {
+      stop.throwIfAborted();
+      log.warn({ event: 'epochs_unknown', err: error, wait_ms: wait });
+      await pause(wait, stop);
+    }
+  }
+}
+
+async function openTables(store: Omit<Store, 'tables'>, stop: AbortSignal): Promise<TableStore[]> {
+  const { config, log, manager, hot, cold, nats } = store;
+  const definitions = streamDefinitions(config.streamMaxBytes);
+  await ensureStreams(manager, definitions, log);
+  const epochs = await findEpochs(store, stop);
+  for (const definition of definitions) {
+    for (const type of definition.types) await ensureDurable(manager, definition, type, config.ackWaitSeconds);
+  }
+  // All durables come back at the same moment: one look at the broker serves them all.
+  let looking: Promise<void> | null = null;
+  const recheck = () => {
+    looking ??= ensureStreams(manager, definitions, log)
+      .then(() => findEpochs(store, stop))
+      .then((found) => {
+        for (const table of tables) table.epoch = found.get(streamOf(table.type).name)!;
+      })
+      .catch((error: unknown) => {
+        if (!stop.aborted) throw error;
+      })
+      .finally(() => {
+        looking = null;
+      });
+    return looking;
+  };
+  const tables = DATA_TYPES.map((type) => {
+    const stream = streamOf(type);
+    const options = {
+      type,
+      mode: config.mode,
+      dataDir: config.dataDir,
+      hot: { client: hot, database: config.hotDatabase },
+      cold: { client: cold, database: config.coldDatabase },
+      ackWaitMs: config.ackWaitSeconds * 1000,
+      consumer: new PullConsumer(nats, stream.name, durableName(type), BUFFER_BYTES, recheck, log),
+      stop,
+      log,
+    };
+    return new TableStore(options, epochs.get(stream.name)!);
+  });
+  return tables;
+}
+
+/** Keeps the backlog figures fresh. */
+async function watchBacklog(store: Store, stop: AbortSignal): Promise<void> {
+  while (!stop.aborted) {
+    try {
+      for (const { type } of store.tables) {
+        const info = await store.manager.consumers.info(streamOf(type).name, durableName(type));
+        store.backlog.set(durableName(type), info.num_pending);
+      }
+    } catch (error) {
+      store.log.warn({ event: 'backlog_unknown', err: error });
+      store.backlog.clear();
+    }
+    await pause(BACKLOG_MS, stop).catch(() => undefined);
+  }
+}
+
+async function main(): Promise<number> {
+  const options = flags(USAGE, { once: { type: 'boolean', default: false } });
+  const config = loadConfig();
+  const log = createLogger('store');
+  mkdirSync(config.dataDir, { recursive: true });
+  const lock = await takeLock(config.dataDir, 'store');
+  const abort = new AbortController();
+  const stop = abort.signal;
+  const stopped = untilStopped(log).then(() => abort.abort(new Error('stopped')));
+  const account = { username: config.clickhouseUser, password: config.clickhousePassword };
+  const hot = createClickHouse({ url: config.clickhouseUrl, ...account }, 'marketprism-store');
+  const cold = createClickHouse({ url: config.coldClickhouseUrl, ...account }, 'marketprism-store');
+  const nats = await connectNats(config.natsUrl, 'store', log);
+  const manager = await nats.jetstreamManager();
+  const base = { config, log, startedAt: Date.now(), nats, manager, hot, cold, backlog: new Map<string, number>() };
+  const store: Store = { ...base, tables: [] };
+  const http = { health: () => health(store), registry: registerMetrics(store), log };
+  const server = await serveStatus({ ...http, port: config.storePort, portName: 'HOT_STORAGE_HTTP_PORT' });
+  try {
+    await prepareDatabase(base, stop);
+    store.tables = await openTables(base, stop);
+    log.info({ event: 'started', health: server.port, database: config.hotDatabase });
+    const watching = watchBacklog(store, stop);
+    const loops = store.tables.map((table) => (options.once ? table.runUntilEmpty() : table.run()));
+    if (options.once) void Promise.all(loops).then(() => abort.abort(new Error('done')));
+    await Promise.all([...loops, watching]);
+  } catch (error) {
+    if (!stop.aborted) throw error;
+  }
+  if (!options.once) await stopped;
+  log.info({ event: 'stopped', inserted: store.tables.reduce((sum, table) => sum + table.stats.inserted, 0) });
+  // Acknowledgements are on their way until the connection is flushed.
+  await nats.drain();
+  await Promise.all([server.close(), hot.close(), cold.close()]);
+  await lock.release();
+  return 0;
+}
+
+runAsScript(import.meta.url, main);
