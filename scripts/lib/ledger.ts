@@ -1,0 +1,169 @@
+/** The balance of one run: what was sent, received, published and stored, per exchange and type. */
+import type { ClickHouseClient } from '@clickhouse/client';
+import { consumerOpts, type NatsConnection } from 'nats';
+import { selectText } from './clickhouse.ts';
+import { BOOT_HEADER, ROWS_HEADER } from './jetstream.ts';
+import { DATA_TYPES, type DataType, STREAM_COLUMNS, TABLES } from './rows.ts';
+import { parseSubject, type StreamName, streamOf } from './streams.ts';
+
+export interface LedgerRow {
+  exchange: string;
+  data_type: DataType;
+  /** Distinct keys that the collector accepted. */
+  received: number;
+  /** Rows in JetStream. */
+  published: number;
+  /** Rows in hot. */
+  hot: number;
+  /** Rows in cold; null while nothing replicates. */
+  cold: number | null;
+  /** Rows declared missing. */
+  gap: number;
+  /** Sent and neither stored nor declared missing. */
+  lost: number;
+  duplicated: number;
+}
+
+export interface LedgerReport {
+  mode: string;
+  seconds: number;
+  rows: LedgerRow[];
+  balanced: boolean;
+}
+
+/** Rows in JetStream by exchange and type, and by the run of the collector that published them. */
+export interface Published {
+  rows: Map<string, number>;
+  byBoot: Map<string, Map<string, number>>;
+}
+
+/** Name of a (exchange, type). */
+export function ledgerKey(exchange: string, type: string): string {
+  return `${exchange} ${type}`;
+}
+
+/** Counts the rows that came into `stream` after sequence `base`, from the messages' headers. */
+export async function countPublished(
+  nats: NatsConnection,
+  stream: StreamName,
+  base: number,
+  into: Published,
+): Promise<void> {
+  const manager = await nats.jetstreamManager();
+  const { state } = await manager.streams.info(stream);
+  if (state.last_seq <= base || state.messages === 0) return;
+  const options = consumerOpts();
+  options.orderedConsumer();
+  options.headersOnly();
+  options.startSequence(Math.max(base + 1, state.first_seq));
+  options.bindStream(stream);
+  const messages = await nats.jetstream().subscribe('>', options);
+  for await (const message of messages) {
+    const about = parseSubject(message.subject);
+    const rows = Number(message.headers?.get(ROWS_HEADER) ?? 0);
+    if (about !== null) {
+      const key = ledgerKey(about.exchange, about.type);
+      add(into.rows, key, rows);
+      const boot = message.headers?.get(BOOT_HEADER) ?? '';
+      let ofBoot = into.byBoot.get(boot);
+      if (!ofBoot) into.byBoot.set(boot, (ofBoot = new Map()));
+      add(ofBoot, key, rows);
+    }
+    if (message.seq >= state.last_seq) break;
+  }
+}
+
+function add(counts: Map<string, number>, key: string, value: number): void {
+  counts.set(key, (counts.get(key) ?? 0) + value);
+}
+
+export interface Stored {
+  count: number;
+  unique: number;
+  /** Distinct rows that stand for a frame of a stream: without snapshots, which are fetched. */
+  streamed: number;
+}
+
+/** What arrived in hot with a sequence above the stream's base, by exchange and type. */
+export async function countStored(
+  client: ClickHouseClient,
+  database: string,
+  bases: Record<StreamName, number>,
+): Promise<Map<string, Stored>> {
+  const out = new Map<string, Stored>();
+  for (const type of DATA_TYPES) {
+    const { name, key } = TABLES[type];
+    const identity = [...STREAM_COLUMNS, ...key].join(', ');
+    const streamed = type === 'orderbook_update' ? 'NOT is_snapshot' : '1';
+    const query = `SELECT exchange, count(), uniqExact(${identity}), uniqExactIf((${identity}), ${streamed}) FROM ${database}.${name} WHERE js_seq > ${bases[streamOf(type).name]} GROUP BY exchange`;
+    for (const [exchange, count, unique, frames] of await selectText(client, query)) {
+      out.set(ledgerKey(exchange!, type), { count: Number(count), unique: Number(unique), streamed: Number(frames) });
+    }
+  }
+  return out;
+}
+
+/** Rows declared missing and not filled, by exchange and type: the last state of each gap. */
+export async function countGaps(
+  client: ClickHouseClient,
+  database: string,
+  base: number,
+): Promise<Map<string, number>> {
+  const query = `SELECT exchange, data_type, sum(missing) FROM (SELECT exchange, any(data_type) AS data_type, gap_id, argMax(ifNull(rows, 0) - ifNull(filled_rows, 0), js_seq) AS missing FROM ${database}.gaps WHERE js_seq > ${base} GROUP BY exchange, gap_id) GROUP BY exchange, data_type`;
+  const rows = await selectText(client, query);
+  return new Map(rows.map(([exchange, type, missing]) => [ledgerKey(exchange!, type!), Number(missing)]));
+}
+
+/** The figures of one run as they were measured. Keys by `ledgerKey`. */
+export interface Figures {
+  received: Map<string, number>;
+  published: Map<string, number>;
+  stored: Map<string, Stored>;
+  gaps: Map<string, number>;
+  /** Distinct keys that the simulator wrote to sockets; absent in live mode, where nobody can know. */
+  sent: Map<string, number> | null;
+}
+
+/**
+ * The balance. `lost` counts what was sent on a socket (live: received) and is neither in hot nor declared missing. Sampled
+ * types and fetched snapshots have no count at the sender, so for them what was received must be in hot.
+ */
+export function balance(mode: string, seconds: number, figures: Figures): LedgerReport {
+  const keys = new Set([
+    ...figures.received.keys(),
+    ...figures.published.keys(),
+    ...figures.stored.keys(),
+    ...(figures.sent?.keys() ?? []),
+  ]);
+  const rows = [...keys].sort().map((key): LedgerRow => {
+    const [exchange, type] = key.split(' ') as [string, DataType];
+    const received = figures.received.get(key) ?? 0;
+    const stored = figures.stored.get(key) ?? { count: 0, unique: 0, streamed: 0 };
+    const gap = figures.gaps.get(key) ?? 0;
+    const sent = figures.sent?.get(key);
+    const missing = Math.max(received - stored.unique, sent === undefined ? 0 : sent - stored.streamed);
+    return {
+      exchange,
+      data_type: type,
+      received,
+      published: figures.published.get(key) ?? 0,
+      hot: stored.count,
+      cold: null,
+      gap,
+      lost: Math.max(missing - gap, 0),
+      duplicated: stored.count - stored.unique,
+    };
+  });
+  const balanced = rows.every((row) => row.lost === 0 && row.duplicated === 0 && (row.cold ?? row.hot) === row.hot);
+  return { mode, seconds, rows, balanced };
+}
+
+/** The report as a table for people. */
+export function ledgerTable(report: LedgerReport): string {
+  const head = ['exchange', 'data_type', 'received', 'published', 'hot', 'cold', 'gap', 'lost', 'duplicated'] as const;
+  const lines = report.rows.map((row) => head.map((column) => (row[column] === null ? '–' : String(row[column]))));
+  const widths = head.map((title, i) => Math.max(title.length, ...lines.map((line) => line[i]!.length)));
+  const format = (line: readonly string[]) =>
+    line.map((cell, i) => (i < 2 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('  ');
+  return [format(head), ...lines.map(format)].join('\n');
+}

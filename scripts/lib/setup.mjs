@@ -1,0 +1,79 @@
+/**
+ * Makes a bare Debian 12 with Node 20 and npm ready: packages from the lock file, and the nats-server program. Plain
+ * JavaScript, because it runs before anything is installed. A second run sees that all is there and ends at once.
+ *
+ * Usage: node scripts/lib/setup.mjs [--dev]      (--dev: also what the tests and the bench need)
+ */
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+
+const LEAST_NODE = [20, 18, 1];
+const root = join(import.meta.dirname, '..', '..');
+const dev = process.argv.includes('--dev');
+
+checkNode();
+installPackages();
+installBroker();
+
+function checkNode() {
+  const version = process.versions.node.split('.').map(Number);
+  const difference = LEAST_NODE.map((wanted, i) => version[i] - wanted).find((each) => each !== 0) ?? 0;
+  if (difference < 0) stop(`Node ${LEAST_NODE.join('.')} or newer is needed, this is ${process.versions.node}`);
+}
+
+function installPackages() {
+  const stamp = join(root, 'node_modules', '.marketprism-setup');
+  const lock = createHash('sha256')
+    .update(readFileSync(join(root, 'package-lock.json')))
+    .digest('hex');
+  const done = existsSync(stamp) ? readFileSync(stamp, 'utf8') : '';
+  if (done === `${lock} dev` || (!dev && done === `${lock} run`)) return;
+  say(`installing packages${dev ? ' with the development ones' : ''} (once; the database engine is 540 MB) …`);
+  // The lock file may have been written for development tools of another session: --ignore-scripts, as none is needed.
+  run('npm', ['ci', '--no-audit', '--no-fund', '--ignore-scripts', '--loglevel=error', ...(dev ? [] : ['--omit=dev'])]);
+  writeFileSync(stamp, `${lock} ${dev ? 'dev' : 'run'}`);
+}
+
+function installBroker() {
+  const places = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/usr/local/bin'];
+  if (places.some((place) => existsSync(join(place, 'nats-server')))) return;
+  // An own broker elsewhere needs no program here.
+  if (!dev && (process.env.MARKETPRISM_NATS_URL || process.env.NATS_URL)) return;
+  const hand =
+    'install nats-server (Debian: apt-get install nats-server), or set MARKETPRISM_NATS_URL to a running one';
+  if (process.getuid?.() !== 0 || !existsSync('/usr/bin/apt-get')) stop(`nats-server is missing: ${hand}`);
+  say('installing nats-server …');
+  // Debian starts the server that it installs, on 4222 and without JetStream. A policy of 101 forbids that for this install.
+  const policy = '/usr/sbin/policy-rc.d';
+  const mine = !existsSync(policy);
+  if (mine) {
+    mkdirSync('/usr/sbin', { recursive: true });
+    writeFileSync(policy, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
+  }
+  try {
+    const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+    run('apt-get', ['-qq', 'update'], env);
+    run('apt-get', ['-qq', '-y', 'install', '--no-install-recommends', 'nats-server'], env);
+  } finally {
+    if (mine) rmSync(policy);
+  }
+}
+
+/** Runs a command quietly; its output is shown when it fails. */
+function run(command, args, env = process.env) {
+  const result = spawnSync(command, args, { cwd: root, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+  if (result.status === 0) return;
+  process.stderr.write(`${result.stdout ?? ''}${result.stderr ?? ''}`);
+  stop(`${command} ${args.join(' ')} failed${result.error ? `: ${result.error.message}` : ''}`);
+}
+
+function say(line) {
+  process.stderr.write(`setup: ${line}\n`);
+}
+
+function stop(line) {
+  say(line);
+  process.exit(1);
+}
