@@ -1,0 +1,175 @@
+/** The embedded ClickHouse: the engine in this process, served over ClickHouse's HTTP interface. */
+import { spawn } from 'node:child_process';
+import { accessSync, constants, mkdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { flags, OperatorError, runAsScript, UsageError, wholeNumber } from './lib/cli.ts';
+import { Engine } from './lib/embedded/engine.ts';
+import { EmbeddedServer } from './lib/embedded/server.ts';
+import { takeLock } from './lib/lock.ts';
+import { createLogger, type Logger } from './lib/log.ts';
+
+const USAGE = `
+Usage: npx tsx scripts/clickhouse_embedded.ts --data-dir DIR [flags]
+
+Runs the ClickHouse engine (npm chdb) on one data directory and serves the ClickHouse HTTP interface, so that
+@clickhouse/client and curl work as with a server. One process per data directory.
+
+  --data-dir DIR    where the data is kept (made when missing)
+  --port N          port, 0 picks a free one (default 8123)
+  --host ADDRESS    address to listen on (default 127.0.0.1; there are no passwords)
+  --sessions N      queries that run side by side, 3 to 64 (default 6)
+  --memory SIZE     memory limit of the engine, such as 1GiB or 512MiB (default 1GiB)
+  --help            this text
+
+  GET /ping, /health, /metrics
+
+Example:
+  npx tsx scripts/clickhouse_embedded.ts --data-dir data/clickhouse
+  curl 'http://127.0.0.1:8123/?query=SELECT%201'
+`;
+
+const DEFAULT_PORT = 8123;
+
+/** Two long queries, two short ones, one for control and one to spare. */
+const DEFAULT_SESSIONS = 6;
+
+const DEFAULT_MEMORY_BYTES = 1024 ** 3;
+
+/** Below this the engine cannot merge. */
+const MIN_MEMORY_BYTES = 256 * 1024 ** 2;
+
+/** Threads beyond one per session: KILL, compression, files. */
+const SPARE_THREADS = 4;
+
+/** Set in the child that does the work, so that it does not start another one. */
+const CHILD_MARK = 'MARKETPRISM_EMBEDDED_CHILD';
+
+export interface EmbeddedOptions {
+  dataDir: string;
+  /** 0 picks a free one. */
+  port: number;
+  host: string;
+  sessions: number;
+  memoryBytes: number;
+  log: Logger;
+}
+
+export interface Embedded {
+  port: number;
+  /** Stops within ten seconds: running queries may end, then are cancelled. */
+  close(): Promise<void>;
+}
+
+/**
+ * Bytes of a size such as `512MiB`, `1GiB` or `1.5GB`.
+ * @throws UsageError naming `what`.
+ */
+export function byteSize(what: string, text: string): number {
+  const match = /^(\d+(?:\.\d+)?)\s*([KMGT]i?B?)?$/i.exec(text);
+  if (!match) throw new UsageError(`${what} takes a size such as 1GiB or 512MiB, not "${text}"`);
+  const unit = (match[2] ?? '').toUpperCase();
+  const base = unit.includes('I') || unit.length === 1 ? 1024 : 1000;
+  const power = unit === '' ? 0 : 'KMGT'.indexOf(unit[0]!) + 1;
+  return Math.round(Number(match[1]) * base ** power);
+}
+
+/**
+ * Opens the engine on `dataDir` and serves it.
+ * @throws OperatorError when the directory is held or not writable, the port taken, or chdb not installed.
+ */
+export async function startEmbedded(options: EmbeddedOptions): Promise<Embedded> {
+  const { dataDir, log } = options;
+  try {
+    mkdirSync(dataDir, { recursive: true });
+    accessSync(dataDir, constants.W_OK | constants.X_OK);
+  } catch (error) {
+    throw new OperatorError(`the data directory ${dataDir} cannot be written: ${(error as Error).message}`);
+  }
+  const lock = await takeLock(dataDir, 'clickhouse_embedded');
+  const threads = Number(process.env.UV_THREADPOOL_SIZE ?? 4);
+  if (threads < options.sessions + SPARE_THREADS) {
+    log.warn({ event: 'few_threads', threads, wanted: options.sessions + SPARE_THREADS });
+  }
+  const engine = new Engine(options);
+  const server = new EmbeddedServer({ engine, log });
+  try {
+    const port = await server.listen(options.port, options.host);
+    log.info({
+      event: 'listening',
+      port,
+      host: options.host,
+      pid: process.pid,
+      version: engine.version,
+      data_dir: dataDir,
+    });
+    return {
+      port,
+      close: async () => {
+        await server.close();
+        if (server.runningCount === 0) engine.close();
+        await lock.release();
+      },
+    };
+  } catch (error) {
+    engine.close();
+    await lock.release();
+    throw error;
+  }
+}
+
+/** Runs until SIGINT or SIGTERM, or until the parent is gone. */
+async function serve(options: EmbeddedOptions): Promise<number> {
+  const embedded = await startEmbedded(options);
+  const why = await new Promise<string>((stop) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stop(signal));
+    process.on('disconnect', () => stop('the starting process is gone'));
+  });
+  options.log.info({ event: 'stopping', why });
+  await embedded.close();
+  options.log.info({ event: 'stopped' });
+  process.exit(0);
+}
+
+/**
+ * Native calls take threads of a pool whose size is read once, before any code of a script runs. When the environment does not
+ * set it, the work is done by a child that has it; the child ends with this process, however that ends.
+ */
+function serveInChild(sessions: number): Promise<number> {
+  const child = spawn(
+    process.execPath,
+    [...process.execArgv, fileURLToPath(import.meta.url), ...process.argv.slice(2)],
+    {
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      env: { ...process.env, UV_THREADPOOL_SIZE: String(sessions + SPARE_THREADS), [CHILD_MARK]: '1' },
+    },
+  );
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill(signal));
+  return new Promise((done, fail) => {
+    child.on('error', fail);
+    child.on('exit', (code) => done(code ?? 1));
+  });
+}
+
+async function main(): Promise<number> {
+  const given = flags(USAGE, {
+    'data-dir': { type: 'string' },
+    port: { type: 'string', default: String(DEFAULT_PORT) },
+    host: { type: 'string', default: '127.0.0.1' },
+    sessions: { type: 'string', default: String(DEFAULT_SESSIONS) },
+    memory: { type: 'string', default: String(DEFAULT_MEMORY_BYTES) },
+  });
+  if (!given['data-dir']) throw new UsageError('--data-dir DIR is needed (--help lists the flags)');
+  const options: EmbeddedOptions = {
+    dataDir: given['data-dir'],
+    port: wholeNumber('--port', given.port, 0, 65_535),
+    host: given.host,
+    sessions: wholeNumber('--sessions', given.sessions, 3, 64),
+    memoryBytes: byteSize('--memory', given.memory),
+    log: createLogger('clickhouse_embedded'),
+  };
+  if (options.memoryBytes < MIN_MEMORY_BYTES) throw new UsageError('--memory takes 256MiB or more');
+  if (process.env[CHILD_MARK] || process.env.UV_THREADPOOL_SIZE) return serve(options);
+  return serveInChild(options.sessions);
+}
+
+runAsScript(import.meta.url, main);
