@@ -18,7 +18,7 @@ import {
 } from '../sql_text.ts';
 import { Answer, KEEP_ALIVE_SECONDS, type Summary } from './answer.ts';
 import { Body, Budget, headerOf, insertFormat, lastRowEnd, multipartFields } from './body.ts';
-import type { Engine, Lane, Lease } from './engine.ts';
+import { type Engine, type Lane, type Lease, ONE_BLOCK_SETTINGS } from './engine.ts';
 import { asFault, ClickHouseFault, ClientGone } from './faults.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { KILL_COLUMNS, processRows, rowsAsTable, withProcesses } from './processes.ts';
