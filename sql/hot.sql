@@ -1,0 +1,266 @@
+-- Made from scripts/lib/rows.ts by `npm run sql`; a test compares the two. Do not edit here.
+
+CREATE DATABASE IF NOT EXISTS marketprism_hot;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.trades
+(
+    timestamp DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
+    exchange LowCardinality(String),
+    market_type LowCardinality(String),
+    symbol LowCardinality(String),
+    instrument LowCardinality(String),
+    trade_id String CODEC(ZSTD(3)),
+    sequence Nullable(UInt64) CODEC(DoubleDelta, ZSTD(1)),
+    price Decimal(38, 18) CODEC(GCD, ZSTD(3)),
+    quantity Decimal(38, 18) CODEC(GCD, ZSTD(3)),
+    side Enum8('buy' = 1, 'sell' = 2),
+    is_maker Bool,
+    trade_time DateTime64(3, 'UTC') ALIAS timestamp,
+    received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    data_source LowCardinality(String),
+    js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1))
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMMDD(created_at)
+ORDER BY (exchange, market_type, symbol, timestamp, trade_id)
+TTL toDateTime(created_at) + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.orderbooks
+(
+    timestamp DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
+    exchange LowCardinality(String),
+    market_type LowCardinality(String),
+    symbol LowCardinality(String),
+    instrument LowCardinality(String),
+    last_update_id UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    bids_count UInt32 DEFAULT length(bids),
+    asks_count UInt32 DEFAULT length(asks),
+    best_bid_price Decimal(38, 18) CODEC(GCD, ZSTD(3)),
+    best_bid_quantity Decimal(38, 18) CODEC(GCD, ZSTD(3)),
+    best_ask_price Decimal(38, 18) CODEC(GCD, ZSTD(3)),
+    best_ask_quantity Decimal(38, 18) CODEC(GCD, ZSTD(3)),
+    bids Array(Tuple(Decimal(38, 18), Decimal(38, 18))) CODEC(GCD, ZSTD(3)),
+    asks Array(Tuple(Decimal(38, 18), Decimal(38, 18))) CODEC(GCD, ZSTD(3)),
+    verified Enum8('verified' = 1, 'unverifiable' = 2),
+    received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    data_source LowCardinality(String),
+    js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1))
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMMDD(created_at)
+ORDER BY (exchange, market_type, symbol, timestamp, last_update_id)
+TTL toDateTime(created_at) + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.orderbook_updates
+(
+    timestamp DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
+    exchange LowCardinality(String),
+    market_type LowCardinality(String),
+    symbol LowCardinality(String),
+    instrument LowCardinality(String),
+    first_update_id Nullable(UInt64) CODEC(DoubleDelta, ZSTD(1)),
+    last_update_id UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    prev_update_id Nullable(UInt64) CODEC(DoubleDelta, ZSTD(1)),
+    is_snapshot Bool,
+    bids Array(Tuple(Decimal(38, 18), Decimal(38, 18))) CODEC(GCD, ZSTD(3)),
+    asks Array(Tuple(Decimal(38, 18), Decimal(38, 18))) CODEC(GCD, ZSTD(3)),
+    received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    data_source LowCardinality(String),
+    js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1))
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMMDD(created_at)
+ORDER BY (exchange, market_type, symbol, timestamp, last_update_id, is_snapshot)
+TTL toDateTime(created_at) + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.funding_rates
+(
+    timestamp DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
+    exchange LowCardinality(String),
+    market_type LowCardinality(String),
+    symbol LowCardinality(String),
+    instrument LowCardinality(String),
+    funding_rate Decimal(38, 18) CODEC(GCD, ZSTD(3)),
+    funding_time Nullable(DateTime64(3, 'UTC')) CODEC(Delta, ZSTD(1)),
+    next_funding_time Nullable(DateTime64(3, 'UTC')) CODEC(Delta, ZSTD(1)),
+    funding_interval_hours Nullable(Decimal(38, 18)) CODEC(GCD, ZSTD(3)),
+    mark_price Nullable(Decimal(38, 18)) CODEC(GCD, ZSTD(3)),
+    index_price Nullable(Decimal(38, 18)) CODEC(GCD, ZSTD(3)),
+    received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    data_source LowCardinality(String),
+    js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1))
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMMDD(created_at)
+ORDER BY (exchange, market_type, symbol, timestamp)
+TTL toDateTime(created_at) + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.open_interests
+(
+    timestamp DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
+    exchange LowCardinality(String),
+    market_type LowCardinality(String),
+    symbol LowCardinality(String),
+    instrument LowCardinality(String),
+    open_interest Decimal(38, 18) CODEC(GCD, ZSTD(3)),
+    open_interest_value Nullable(Decimal(38, 18)) CODEC(GCD, ZSTD(3)),
+    contracts Nullable(Decimal(38, 18)) CODEC(GCD, ZSTD(3)),
+    received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    data_source LowCardinality(String),
+    js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1))
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMMDD(created_at)
+ORDER BY (exchange, market_type, symbol, timestamp)
+TTL toDateTime(created_at) + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.liquidations
+(
+    timestamp DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
+    exchange LowCardinality(String),
+    market_type LowCardinality(String),
+    symbol LowCardinality(String),
+    instrument LowCardinality(String),
+    liquidation_id String CODEC(ZSTD(3)),
+    side Enum8('buy' = 1, 'sell' = 2),
+    price Decimal(38, 18) CODEC(GCD, ZSTD(3)),
+    quantity Decimal(38, 18) CODEC(GCD, ZSTD(3)),
+    liquidation_time DateTime64(3, 'UTC') ALIAS timestamp,
+    received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    data_source LowCardinality(String),
+    js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1))
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMMDD(created_at)
+ORDER BY (exchange, market_type, symbol, timestamp, liquidation_id)
+TTL toDateTime(created_at) + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.lsr_top_positions
+(
+    timestamp DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
+    exchange LowCardinality(String),
+    market_type LowCardinality(String),
+    symbol LowCardinality(String),
+    instrument LowCardinality(String),
+    long_position_ratio Decimal(38, 18) CODEC(GCD, ZSTD(3)),
+    short_position_ratio Decimal(38, 18) CODEC(GCD, ZSTD(3)),
+    long_short_ratio Decimal(38, 18) CODEC(GCD, ZSTD(3)),
+    period LowCardinality(String),
+    received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    data_source LowCardinality(String),
+    js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1))
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMMDD(created_at)
+ORDER BY (exchange, market_type, symbol, timestamp, period)
+TTL toDateTime(created_at) + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.lsr_all_accounts
+(
+    timestamp DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
+    exchange LowCardinality(String),
+    market_type LowCardinality(String),
+    symbol LowCardinality(String),
+    instrument LowCardinality(String),
+    long_account_ratio Decimal(38, 18) CODEC(GCD, ZSTD(3)),
+    short_account_ratio Decimal(38, 18) CODEC(GCD, ZSTD(3)),
+    long_short_ratio Decimal(38, 18) CODEC(GCD, ZSTD(3)),
+    period LowCardinality(String),
+    received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    data_source LowCardinality(String),
+    js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1))
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMMDD(created_at)
+ORDER BY (exchange, market_type, symbol, timestamp, period)
+TTL toDateTime(created_at) + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.volatility_indices
+(
+    timestamp DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
+    exchange LowCardinality(String),
+    market_type LowCardinality(String),
+    symbol LowCardinality(String),
+    instrument LowCardinality(String),
+    index_value Decimal(38, 18) CODEC(GCD, ZSTD(3)),
+    underlying_asset LowCardinality(String),
+    maturity_date Nullable(Date),
+    resolution LowCardinality(String),
+    received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    data_source LowCardinality(String),
+    js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1))
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMMDD(created_at)
+ORDER BY (exchange, market_type, symbol, timestamp, resolution)
+TTL toDateTime(created_at) + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.gaps
+(
+    timestamp DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
+    exchange LowCardinality(String),
+    market_type LowCardinality(String),
+    symbol LowCardinality(String),
+    instrument LowCardinality(String),
+    gap_id String CODEC(ZSTD(3)),
+    data_type LowCardinality(String),
+    from_id String CODEC(ZSTD(3)),
+    to_id String CODEC(ZSTD(3)),
+    from_time DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
+    to_time DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
+    cause LowCardinality(String),
+    status Enum8('open' = 1, 'filled' = 2, 'unfillable' = 3),
+    rows Nullable(UInt64) CODEC(DoubleDelta, ZSTD(1)),
+    filled_rows Nullable(UInt64) CODEC(DoubleDelta, ZSTD(1)),
+    detected_at DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
+    closed_at Nullable(DateTime64(3, 'UTC')) CODEC(Delta, ZSTD(1)),
+    received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    data_source LowCardinality(String),
+    js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1))
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMMDD(created_at)
+ORDER BY (exchange, market_type, symbol, timestamp, gap_id, status)
+TTL toDateTime(created_at) + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.stream_epochs
+(
+    stream LowCardinality(String),
+    js_epoch UInt32,
+    stream_created String,
+    reason String,
+    closed_at_seq Nullable(UInt64),
+    updated_at DateTime64(3, 'UTC') DEFAULT now64(3)
+)
+ENGINE = MergeTree
+ORDER BY (stream, js_epoch, updated_at);

@@ -1,0 +1,447 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { binanceDerivatives, binanceSpot } from '../scripts/exchanges/binance.ts';
+import type { ExchangeModule, FeedEvent } from '../scripts/lib/exchange.ts';
+import {
+  type DataType,
+  encodeRow,
+  type OrderbookRow,
+  type OrderbookUpdateRow,
+  type Rows,
+  type TradeRow,
+} from '../scripts/lib/rows.ts';
+import { bookTickers, canonical, missing, RECORDED, type RecordedLine, readSession } from './fixtures.ts';
+
+const NOW = 1723161255_400_000;
+
+/** A feed with everything that came out of it. */
+function harness(module: ExchangeModule, orderbookIntervalMs = 0) {
+  const rows: { type: DataType; row: Rows[DataType] }[] = [];
+  const events: FeedEvent[] = [];
+  const feed = module.createFeed({ instruments: [], dataSource: 'live', orderbookIntervalMs });
+  const out = {
+    row<T extends DataType>(type: T, row: Rows[T]) {
+      encodeRow(type, row);
+      rows.push({ type, row });
+    },
+    event: (event: FeedEvent) => {
+      events.push(event);
+    },
+  };
+  return {
+    feed,
+    out,
+    events,
+    rows,
+    of: <T extends DataType>(type: T) => rows.filter((each) => each.type === type).map((each) => each.row as Rows[T]),
+    frame: (frame: unknown) => feed.frame(typeof frame === 'string' ? frame : JSON.stringify(frame), NOW, out),
+    rest: (path: string, body: unknown) => feed.rest(path, body, NOW, out),
+    take: () => ({ rows: rows.splice(0), events: events.splice(0) }),
+  };
+}
+
+const SPOT_TRADE = {
+  e: 'trade',
+  E: 1723161255343,
+  s: 'BTCUSDT',
+  t: 3735683259,
+  p: '61837.63000000',
+  q: '0.02000000',
+  T: 1723161255342,
+  m: true,
+  M: true,
+};
+
+test('a spot trade becomes a row to the last digit, with the taker’s side', () => {
+  const { frame, of } = harness(binanceSpot);
+  frame({ stream: 'btcusdt@trade', data: SPOT_TRADE });
+  frame({ ...SPOT_TRADE, t: 3735683260, m: false });
+  const [sold, bought] = of('trade');
+  assert.deepEqual(sold, {
+    exchange: 'binance_spot',
+    market_type: 'spot',
+    symbol: 'BTC-USDT',
+    instrument: 'BTCUSDT',
+    timestamp: 1723161255342,
+    received_at: NOW,
+    data_source: 'live',
+    trade_id: '3735683259',
+    sequence: null,
+    price: '61837.63000000',
+    quantity: '0.02000000',
+    side: 'sell',
+    is_maker: true,
+  } satisfies TradeRow);
+  assert.equal(bought!.side, 'buy');
+  assert.equal(bought!.is_maker, false);
+});
+
+test('USDM aggTrade and trade are both taken, with their own ids and the trade’s time', () => {
+  const { frame, of } = harness(binanceDerivatives);
+  frame({
+    e: 'aggTrade',
+    E: 1723161255343,
+    s: 'ETHUSDT',
+    a: 5933014,
+    p: '2681.62',
+    q: '1.5',
+    nq: '1.5',
+    f: 100,
+    l: 105,
+    T: 1723161255340,
+    m: true,
+    st: 1,
+  });
+  frame({
+    e: 'trade',
+    E: 1723161256560,
+    T: 1723161256560,
+    s: 'ETHUSDT',
+    t: 4308068523,
+    p: '2681.62',
+    q: '1.000',
+    X: 'RPI',
+    m: false,
+    st: 1,
+  });
+  assert.deepEqual(
+    of('trade').map((row) => [row.market_type, row.trade_id, row.timestamp, row.side]),
+    [
+      ['perpetual', '5933014', 1723161255340, 'sell'],
+      ['perpetual', '4308068523', 1723161256560, 'buy'],
+    ],
+  );
+});
+
+test('prints that are not from the book, and COIN-M rows, are counted and not stored', () => {
+  const { frame, rows, events } = harness(binanceDerivatives);
+  const trade = { e: 'trade', E: 1, T: 1723161256560, s: 'ETHUSDT', t: 1, p: '0', q: '0', m: false, st: 1 };
+  for (const X of ['NA', 'ADL', 'INSURANCE_FUND']) frame({ ...trade, X });
+  frame({ e: 'aggTrade', s: 'BTCUSD_PERP', a: 1, p: '1', q: '1', T: 1723161256560, m: false, st: 2 });
+  assert.equal(rows.length, 0);
+  assert.deepEqual(
+    events.map((event) => event.kind),
+    ['ignored', 'ignored', 'ignored', 'ignored'],
+  );
+});
+
+test('a dated future keeps the venue’s own id as its symbol', () => {
+  const { frame, of } = harness(binanceDerivatives);
+  frame({ e: 'aggTrade', s: 'BTCUSDT_261225', a: 1, p: '1', q: '1', T: 1723161256560, m: false });
+  assert.deepEqual(
+    of('trade').map((row) => [row.market_type, row.symbol]),
+    [['futures', 'BTCUSDT_261225']],
+  );
+});
+
+test('an instrument list settles base and quote where the id alone cannot', () => {
+  const { frame, rest, of, events } = harness(binanceSpot);
+  frame({ ...SPOT_TRADE, s: 'FOOXYZ' });
+  assert.deepEqual(events, [
+    { kind: 'rejected', reason: 'cannot tell base and quote of "FOOXYZ" without the instrument list' },
+  ]);
+  rest('/api/v3/exchangeInfo', { symbols: [{ symbol: 'FOOXYZ', baseAsset: 'FOO', quoteAsset: 'XYZ' }] });
+  frame({ ...SPOT_TRADE, s: 'FOOXYZ' });
+  assert.equal(of('trade')[0]!.symbol, 'FOO-XYZ');
+});
+
+test('a depth update is a row with best levels first, whichever way the venue sorted them', () => {
+  const { frame, of } = harness(binanceDerivatives);
+  frame({
+    e: 'depthUpdate',
+    E: 1723161256303,
+    T: 1723161256302,
+    s: 'ETHUSDT',
+    U: 5,
+    u: 9,
+    pu: 3,
+    b: [
+      ['200.00', '10.229'],
+      ['2681.62', '1.165'],
+    ],
+    a: [
+      ['2700.00', '1'],
+      ['2681.63', '0.000'],
+    ],
+  });
+  const [row] = of('orderbook_update');
+  assert.deepEqual({ ...row, received_at: 0 }, {
+    exchange: 'binance_derivatives',
+    market_type: 'perpetual',
+    symbol: 'ETH-USDT',
+    instrument: 'ETHUSDT',
+    timestamp: 1723161256302,
+    received_at: 0,
+    data_source: 'live',
+    first_update_id: 5,
+    last_update_id: 9,
+    prev_update_id: 3,
+    is_snapshot: false,
+    bids: [
+      ['2681.62', '1.165'],
+      ['200.00', '10.229'],
+    ],
+    asks: [
+      ['2681.63', '0.000'],
+      ['2700.00', '1'],
+    ],
+  } satisfies OrderbookUpdateRow);
+});
+
+const DIFF = { e: 'depthUpdate', E: 1723161255308, s: 'BTCUSDT', U: 11, u: 20, b: [['99', '1']], a: [['101', '1']] };
+
+test('no orderbook row comes before a snapshot; the snapshot is a row with the time of the diff that brackets it', () => {
+  const { frame, rest, of, feed } = harness(binanceSpot);
+  frame(DIFF);
+  assert.equal(of('orderbook').length, 0);
+  assert.deepEqual(
+    feed.requests().map((request) => [request.path, request.weight]),
+    [['/api/v3/depth?symbol=BTCUSDT&limit=1000', 50]],
+  );
+  rest('/api/v3/depth?symbol=BTCUSDT&limit=1000', { lastUpdateId: 12, bids: [['98', '5']], asks: [['102', '5']] });
+  assert.deepEqual(feed.requests(), []);
+  const [base] = of('orderbook_update').filter((row) => row.is_snapshot);
+  assert.deepEqual([base!.last_update_id, base!.first_update_id, base!.timestamp], [12, null, 1723161255308]);
+  const [book] = of('orderbook');
+  assert.deepEqual(
+    [book!.last_update_id, book!.bids, book!.asks, book!.verified],
+    [
+      20,
+      [
+        ['99', '1'],
+        ['98', '5'],
+      ],
+      [
+        ['101', '1'],
+        ['102', '5'],
+      ],
+      'verified',
+    ],
+  );
+});
+
+test('orderbook rows are the first applied update of each interval of venue time', () => {
+  const { frame, rest, of } = harness(binanceSpot, 10_000);
+  const at = (E: number, U: number) => frame({ ...DIFF, E, U, u: U });
+  at(1723161255308, 11);
+  rest('/api/v3/depth?symbol=BTCUSDT&limit=1000', { lastUpdateId: 10, bids: [['98', '5']], asks: [['102', '5']] });
+  at(1723161259999, 12);
+  at(1723161260000, 13);
+  at(1723161269999, 14);
+  at(1723161285000, 15);
+  assert.deepEqual(
+    of('orderbook').map((row) => row.last_update_id),
+    [11, 13, 15],
+  );
+});
+
+test('one symbol’s gap leaves its sibling alone', () => {
+  const { frame, rest, of, events, feed } = harness(binanceSpot);
+  for (const s of ['BTCUSDT', 'ETHUSDT']) {
+    frame({ ...DIFF, s });
+    rest(`/api/v3/depth?symbol=${s}&limit=1000`, { lastUpdateId: 12, bids: [['98', '5']], asks: [['102', '5']] });
+  }
+  frame({ ...DIFF, U: 25, u: 30 });
+  frame({ ...DIFF, s: 'ETHUSDT', U: 21, u: 30 });
+  assert.deepEqual(
+    events
+      .filter((event) => event.kind === 'resync')
+      .map((event) => event.kind === 'resync' && [event.instrument.symbol, event.cause, event.last, event.next]),
+    [['BTC-USDT', 'gap', 20, 25]],
+  );
+  assert.deepEqual(
+    feed.requests().map((request) => request.instrument.symbol),
+    ['BTC-USDT'],
+  );
+  assert.deepEqual(
+    of('orderbook').map((row) => `${row.symbol} ${row.last_update_id}`),
+    ['BTC-USDT 20', 'ETH-USDT 20', 'ETH-USDT 30'],
+  );
+});
+
+test('frames that no table keeps are recognised, acknowledgements answered to, unknown ones rejected; none throws', () => {
+  const { frame, take } = harness(binanceSpot);
+  const cases: [unknown, FeedEvent['kind']][] = [
+    [{ result: null, id: 3 }, 'ack'],
+    [{ error: { code: 2, msg: 'Invalid request' }, id: 1 }, 'ack'],
+    [{ code: 2, msg: 'Invalid request', id: '1' }, 'ack'],
+    [{ stream: 'btcusdt@bookTicker', data: { u: 1, s: 'BTCUSDT', b: '1', B: '1', a: '2', A: '1' } }, 'ignored'],
+    [{ e: 'kline', s: 'BTCUSDT' }, 'ignored'],
+    [{ e: 'serverShutdown', E: 1770123456789 }, 'closing'],
+    [{ e: 'somethingNew' }, 'rejected'],
+    [{ hello: 1 }, 'rejected'],
+    ['', 'rejected'],
+    ['not json', 'rejected'],
+    ['[]', 'rejected'],
+    ['null', 'rejected'],
+    ['{"stream":"x","data":null}', 'rejected'],
+  ];
+  for (const [input, kind] of cases) {
+    frame(input);
+    const { rows, events } = take();
+    assert.equal(rows.length, 0, JSON.stringify(input));
+    assert.deepEqual(
+      events.map((event) => event.kind),
+      [kind],
+      JSON.stringify(input),
+    );
+  }
+});
+
+test('an unsound value rejects the frame: no row, and the book does not see it', () => {
+  const { frame, rest, take } = harness(binanceSpot);
+  for (const change of [
+    { p: '' },
+    { p: '0' },
+    { p: '-1' },
+    { p: null },
+    { q: 'NaN' },
+    { t: '12' },
+    { t: 1.5 },
+    { t: 2 ** 60 },
+    { T: 0 },
+    { T: 1723161255342000 },
+    { T: '1723161255342' },
+    { m: 1 },
+    { s: '' },
+    { s: 5 },
+  ]) {
+    frame({ ...SPOT_TRADE, ...change });
+  }
+  for (const change of [
+    { U: 'x' },
+    { u: 5 },
+    { b: null },
+    { b: [['1']] },
+    { b: [['x', '1']] },
+    { a: [['1', '-1']] },
+    { E: null },
+  ]) {
+    frame({ ...DIFF, ...change });
+  }
+  rest('/api/v3/depth?symbol=BTCUSDT&limit=1000', { code: -1121, msg: 'Invalid symbol.' });
+  rest('/api/v3/depth?symbol=BTCUSDT&limit=1000', { lastUpdateId: 5, bids: 'x', asks: [] });
+  rest('/api/v3/other', {});
+  const { rows, events } = take();
+  assert.deepEqual(rows, []);
+  assert.equal(events.length, 24);
+  assert.ok(events.every((event) => event.kind === 'rejected'));
+});
+
+test('mutated and truncated frames never throw, and no row comes out of a truncated one', () => {
+  const frames = [JSON.stringify({ stream: 's', data: SPOT_TRADE }), JSON.stringify({ stream: 's', data: DIFF })];
+  for (const text of frames) {
+    const { feed, out, rows } = harness(binanceSpot);
+    for (let length = 0; length < text.length; length++) feed.frame(text.slice(0, length), NOW, out);
+    assert.equal(rows.length, 0);
+    let seed = 11;
+    const random = (n: number) => (seed = (seed * 48271) % 2147483647) % n;
+    for (let i = 0; i < 20_000; i++) {
+      const at = random(text.length);
+      feed.frame(text.slice(0, at) + String.fromCharCode(32 + random(95)) + text.slice(at + 1 + random(3)), NOW, out);
+    }
+  }
+});
+
+const SNAPSHOT_PATHS = {
+  spot: '/api/v3/depth?symbol=BTCUSDT&limit=1000',
+  usdm: '/fapi/v1/depth?symbol=ETHUSDT&limit=1000',
+};
+
+/** Runs a recorded session through a feed. */
+function replay(module: ExchangeModule, session: RecordedLine[], path: string) {
+  const run = harness(module);
+  for (const { receivedMs, raw } of session) {
+    if (raw.startsWith('{"lastUpdateId"')) run.feed.rest(path, JSON.parse(raw), receivedMs * 1000, run.out);
+    else run.feed.frame(raw, receivedMs * 1000, run.out);
+  }
+  return run;
+}
+
+function compareWithTickers(books: OrderbookRow[], session: RecordedLine[]): number {
+  const tickers = bookTickers(session);
+  let equal = 0;
+  for (const book of books) {
+    const ticker = tickers.get(book.last_update_id as number);
+    if (!ticker) continue;
+    const ours = [book.best_bid_price, book.best_bid_quantity, book.best_ask_price, book.best_ask_quantity].map(
+      canonical,
+    );
+    assert.deepEqual(ours, [...ticker.bid, ...ticker.ask].map(canonical), `at update ${book.last_update_id}`);
+    equal += 1;
+  }
+  return equal;
+}
+
+test('the recorded spot session: every trade once with contiguous ids, the venue’s own best bid and ask at 564 of 564', {
+  skip: missing(RECORDED.spot),
+}, () => {
+  const session = readSession(RECORDED.spot);
+  const { of, events } = replay(binanceSpot, session, SNAPSHOT_PATHS.spot);
+  const ids = of('trade').map((row) => Number(row.trade_id));
+  assert.equal(ids.length, 9757);
+  assert.ok(ids.every((id, index) => index === 0 || id === ids[index - 1]! + 1));
+  assert.equal(compareWithTickers(of('orderbook'), session), 564);
+  assert.deepEqual(
+    events.filter((event) => event.kind !== 'ignored'),
+    [],
+  );
+});
+
+test('the recorded USDM session: 14,076 trades, the venue’s own best bid and ask at 551 of 551', {
+  skip: missing(RECORDED.usdm),
+}, () => {
+  const session = readSession(RECORDED.usdm);
+  const { of, events } = replay(binanceDerivatives, session, SNAPSHOT_PATHS.usdm);
+  assert.equal(of('trade').length, 14_076);
+  assert.equal(of('orderbook_update').length, 6587);
+  assert.equal(compareWithTickers(of('orderbook'), session), 551);
+  assert.deepEqual(
+    events.filter((event) => event.kind !== 'ignored'),
+    [],
+  );
+});
+
+test('a diff line deleted from a recorded session is noticed at the next diff', {
+  skip: missing(RECORDED.usdm),
+}, () => {
+  const session = readSession(RECORDED.usdm);
+  const diffs = session.filter((line) => line.raw.includes('@depth'));
+  const { events } = replay(
+    binanceDerivatives,
+    session.filter((line) => line !== diffs[3000]),
+    SNAPSHOT_PATHS.usdm,
+  );
+  const resyncs = events.filter((event) => event.kind === 'resync');
+  assert.equal(resyncs.length, 1);
+  const next = JSON.parse(diffs[3001]!.raw).data;
+  assert.deepEqual(resyncs[0], {
+    kind: 'resync',
+    instrument: (resyncs[0] as { instrument: object }).instrument,
+    cause: 'gap',
+    last: JSON.parse(diffs[2999]!.raw).data.u,
+    next: next.U,
+  });
+});
+
+test('each class of stream is asked for on its own socket, and lists and ids of control messages are the venue’s', () => {
+  const pairs = ['BTC-USDT', 'ETH-USDT'];
+  const spot = binanceSpot.connections(pairs.map((pair) => binanceSpot.instrument(pair, 'spot')));
+  assert.deepEqual(
+    spot.map((each) => [each.path, each.channels.map((channel) => channel.name)]),
+    [['/stream', ['btcusdt@trade', 'btcusdt@depth@100ms', 'ethusdt@trade', 'ethusdt@depth@100ms']]],
+  );
+  const usdm = binanceDerivatives.connections(pairs.map((pair) => binanceDerivatives.instrument(pair, 'perpetual')));
+  assert.deepEqual(
+    usdm.map((each) => [each.path, each.channels.map((channel) => channel.name)]),
+    [
+      ['/public/stream', ['btcusdt@depth@100ms', 'ethusdt@depth@100ms']],
+      ['/market/stream', ['btcusdt@aggTrade', 'ethusdt@aggTrade']],
+    ],
+  );
+  assert.deepEqual(binanceSpot.subscribe(spot[0]!.channels.slice(0, 1), 7), [
+    { id: 7, text: '{"method":"SUBSCRIBE","params":["btcusdt@trade"],"id":7}' },
+  ]);
+  const many = Array.from({ length: 500 }, (_, i) => binanceSpot.instrument(`C${i}-USDT`, 'spot'));
+  assert.ok(binanceSpot.connections(many).every((each) => each.channels.length <= 1024));
+});
