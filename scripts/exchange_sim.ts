@@ -351,12 +351,17 @@ class ControlDesk {
     const wanted = (name: string): string => url.searchParams.get(name) ?? '';
     const stream = { exchange: wanted('exchange'), symbol: wanted('symbol'), data_type: wanted('data_type') };
     const found = this.ledger.find(stream);
-    if (!found) return send(404, { error: `no stream ${Object.values(stream).join(' ')}` });
+    if (!found) {
+      send(404, { error: `no stream ${Object.values(stream).join(' ')}` });
+      return;
+    }
     response.writeHead(200, { 'content-type': 'text/plain' });
     const lines = found.keyLines();
     const more = (): void => {
       for (let line = lines.next(); !line.done; line = lines.next()) {
-        if (!response.write(line.value)) return void response.once('drain', more);
+        if (response.write(line.value)) continue;
+        response.once('drain', more);
+        return;
       }
       response.end();
     };

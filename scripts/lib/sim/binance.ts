@@ -4,6 +4,7 @@
  * The two differ in their paths, in the fields of their frames and in how update ids chain; each difference stands in the
  * one place that needs it.
  */
+import { aggregateRow, depthText, historicalTrade, spotInfo, usdmInfo } from './binance_rest.ts';
 import type { Ledger, StreamIdentity } from './ledger.ts';
 import {
   type Aggregate,
@@ -17,9 +18,7 @@ import {
   type Trade,
 } from './market.ts';
 import type {
-  BookSnapshot,
   ConnectionRules,
-  Level,
   Listed,
   Peer,
   RestAnswer,
@@ -27,7 +26,6 @@ import type {
   Session,
   Source,
   Topic,
-  TradeRow,
   Venue,
   Wire,
 } from './venue.ts';
@@ -359,7 +357,10 @@ export class Binance implements Venue {
       case '/api/v3/time':
         return { weight: 1, answer: () => ok(`{"serverTime":${time}}`) };
       case '/api/v3/exchangeInfo':
-        return { weight: 20, answer: () => this.withOptionalSymbol(query, (pairs) => ok(spotInfo(pairs, time))) };
+        return {
+          weight: 20,
+          answer: () => this.withOptionalSymbol(query, (pairs) => ok(spotInfo(pairs, time, WEIGHT_LIMIT.spot))),
+        };
       case '/api/v3/depth': {
         const limit = Math.min(5000, limitOf(query, 100));
         const weight = limit <= 100 ? 5 : limit <= 500 ? 25 : limit <= 1000 ? 50 : 250;
@@ -391,7 +392,7 @@ export class Binance implements Venue {
       case '/fapi/v1/time':
         return { weight: 1, answer: () => ok(`{"serverTime":${time}}`) };
       case '/fapi/v1/exchangeInfo':
-        return { weight: 1, answer: () => ok(usdmInfo(this.source.listed, time)) };
+        return { weight: 1, answer: () => ok(usdmInfo(this.source.listed, time, WEIGHT_LIMIT.usdm)) };
       case '/fapi/v1/depth': {
         const limit = limitOf(query, 500);
         const weight = USDM_DEPTH_WEIGHT.get(limit);
@@ -443,6 +444,8 @@ interface Weighed {
   readonly answer: () => RestAnswer;
 }
 
+const METHODS = '`SUBSCRIBE`, `UNSUBSCRIBE`, `LIST_SUBSCRIPTIONS`, `SET_PROPERTY`, `GET_PROPERTY`';
+
 interface ControlMessage {
   readonly method?: unknown;
   readonly params?: unknown;
@@ -462,43 +465,7 @@ class BinanceSession implements Session {
   ) {}
 
   message(text: string): void {
-    let request: unknown;
-    try {
-      request = JSON.parse(text);
-    } catch {
-      this.refuse(3, 'Invalid JSON: expected value at line 1 column 1', null);
-      return;
-    }
-    if (typeof request !== 'object' || request === null || Array.isArray(request)) {
-      this.refuse(2, 'Invalid request: expected an object', null);
-      return;
-    }
-    const { method, params, id = null } = request as ControlMessage;
-    switch (method) {
-      case 'SUBSCRIBE':
-      case 'UNSUBSCRIBE':
-        if (!isTextList(params)) return this.refuse(2, 'Invalid request: params must be a list of streams', id);
-        if (method === 'SUBSCRIBE') this.subscribe(params);
-        else this.unsubscribe(params);
-        return this.acknowledge(null, id);
-      case 'LIST_SUBSCRIPTIONS':
-        return this.acknowledge([...this.streams], id);
-      case 'SET_PROPERTY':
-        if (!Array.isArray(params) || params[0] !== 'combined' || typeof params[1] !== 'boolean') {
-          return this.refuse(0, 'Unknown property', id);
-        }
-        this.peer.combined = params[1];
-        return this.acknowledge(null, id);
-      case 'GET_PROPERTY':
-        return this.acknowledge(this.peer.combined, id);
-      default:
-        return this.refuse(
-          2,
-          `Invalid request: unknown variant \`${String(method)}\`, expected one of \`SUBSCRIBE\`, \`UNSUBSCRIBE\`, ` +
-            '`LIST_SUBSCRIPTIONS`, `SET_PROPERTY`, `GET_PROPERTY`',
-          id,
-        );
-    }
+    this.peer.answer(JSON.stringify(this.respond(text)));
   }
 
   /** Takes streams over. A well-formed name that nothing stands behind is listed and stays silent, as on the exchange. */
@@ -527,13 +494,46 @@ class BinanceSession implements Session {
     }
   }
 
-  private acknowledge(result: unknown, id: unknown): void {
-    this.peer.answer(JSON.stringify({ result, id }));
+  private respond(text: string): object {
+    let request: unknown;
+    try {
+      request = JSON.parse(text);
+    } catch {
+      return this.refusal(3, 'Invalid JSON: expected value at line 1 column 1', null);
+    }
+    if (typeof request !== 'object' || request === null || Array.isArray(request)) {
+      return this.refusal(2, 'Invalid request: expected an object', null);
+    }
+    const { method, params, id = null } = request as ControlMessage;
+    switch (method) {
+      case 'SUBSCRIBE':
+      case 'UNSUBSCRIBE':
+        if (!isTextList(params)) return this.refusal(2, 'Invalid request: params must be a list of streams', id);
+        if (method === 'SUBSCRIBE') this.subscribe(params);
+        else this.unsubscribe(params);
+        return { result: null, id };
+      case 'LIST_SUBSCRIPTIONS':
+        return { result: [...this.streams], id };
+      case 'SET_PROPERTY':
+        if (!Array.isArray(params) || params[0] !== 'combined' || typeof params[1] !== 'boolean') {
+          return this.refusal(0, 'Unknown property', id);
+        }
+        this.peer.combined = params[1];
+        return { result: null, id };
+      case 'GET_PROPERTY':
+        return { result: this.peer.combined, id };
+      default:
+        return this.refusal(
+          2,
+          `Invalid request: unknown variant \`${String(method)}\`, expected one of ${METHODS}`,
+          id,
+        );
+    }
   }
 
   /** Both documented shapes of an error are in use: spot sends the flat one, USDⓈ-M the nested one. */
-  private refuse(code: number, msg: string, id: unknown): void {
-    this.peer.answer(JSON.stringify(this.product === 'spot' ? { code, msg, id } : { error: { code, msg }, id }));
+  private refusal(code: number, msg: string, id: unknown): object {
+    return this.product === 'spot' ? { code, msg, id } : { error: { code, msg }, id };
   }
 }
 
@@ -557,100 +557,4 @@ function limitOf(query: URLSearchParams, fallback: number): number {
 function fromIdOf(query: URLSearchParams): number | undefined {
   const text = query.get('fromId');
   return text === null || !/^\d+$/.test(text) ? undefined : Number(text);
-}
-
-function depthText(product: Product, book: BookSnapshot): string {
-  const times = product === 'spot' ? '' : `"E":${book.time},"T":${book.changedAt},`;
-  const side = (levels: readonly Level[]): string =>
-    levels.map(([price, quantity]) => `["${price}","${quantity}"]`).join(',');
-  return `{"lastUpdateId":${book.lastUpdateId},${times}"bids":[${side(book.bids)}],"asks":[${side(book.asks)}]}`;
-}
-
-function historicalTrade(row: TradeRow): string {
-  return (
-    `{"id":${row.id},"price":"${row.price}","qty":"${row.quantity}","quoteQty":"${product8(row.price, row.quantity)}",` +
-    `"time":${row.time},"isBuyerMaker":${row.buyerIsMaker},"isBestMatch":true}`
-  );
-}
-
-function aggregateRow(product: Product, row: TradeRow): string {
-  const nonRpi = product === 'spot' ? '' : `"nq":"${row.quantity}",`;
-  const end = product === 'spot' ? ',"M":true}' : '}';
-  return (
-    `{"a":${row.id},"p":"${row.price}","q":"${row.quantity}",${nonRpi}"f":${row.first},"l":${row.last},` +
-    `"T":${row.time},"m":${row.buyerIsMaker}${end}`
-  );
-}
-
-/** The product of two decimal texts, cut after eight decimals. */
-function product8(one: string, other: string): string {
-  const digits = BigInt(one.replace('.', '')) * BigInt(other.replace('.', ''));
-  const decimals = (one.split('.')[1]?.length ?? 0) + (other.split('.')[1]?.length ?? 0);
-  const scaled = decimals >= 8 ? digits / 10n ** BigInt(decimals - 8) : digits * 10n ** BigInt(8 - decimals);
-  const text = String(scaled).padStart(9, '0');
-  return `${text.slice(0, -8)}.${text.slice(-8)}`;
-}
-
-function spotInfo(pairs: readonly Listed[], serverTime: number): string {
-  return JSON.stringify({
-    timezone: 'UTC',
-    serverTime,
-    rateLimits: [
-      { rateLimitType: 'REQUEST_WEIGHT', interval: 'MINUTE', intervalNum: 1, limit: WEIGHT_LIMIT.spot },
-      { rateLimitType: 'RAW_REQUESTS', interval: 'MINUTE', intervalNum: 5, limit: 300_000 },
-    ],
-    exchangeFilters: [],
-    symbols: pairs.map((pair) => ({
-      symbol: pair.instrument,
-      status: 'TRADING',
-      baseAsset: pair.base,
-      baseAssetPrecision: 8,
-      quoteAsset: pair.quote,
-      quotePrecision: 8,
-      quoteAssetPrecision: 8,
-      orderTypes: ['LIMIT', 'MARKET'],
-      isSpotTradingAllowed: true,
-      isMarginTradingAllowed: false,
-      filters: [
-        { filterType: 'PRICE_FILTER', minPrice: pair.tickSize, maxPrice: '1000000.00000000', tickSize: pair.tickSize },
-        { filterType: 'LOT_SIZE', minQty: pair.stepSize, maxQty: '9000000.00000000', stepSize: pair.stepSize },
-        { filterType: 'NOTIONAL', minNotional: '5.00000000', applyMinToMarket: true, maxNotional: '9000000.00000000' },
-      ],
-      permissions: [],
-      permissionSets: [['SPOT']],
-    })),
-  });
-}
-
-function usdmInfo(pairs: readonly Listed[], serverTime: number): string {
-  return JSON.stringify({
-    timezone: 'UTC',
-    serverTime,
-    futuresType: 'U_MARGINED',
-    rateLimits: [{ rateLimitType: 'REQUEST_WEIGHT', interval: 'MINUTE', intervalNum: 1, limit: WEIGHT_LIMIT.usdm }],
-    exchangeFilters: [],
-    assets: [{ asset: 'USDT', marginAvailable: true, autoAssetExchange: '-10000' }],
-    symbols: pairs.map((pair) => ({
-      symbol: pair.instrument,
-      pair: pair.instrument,
-      contractType: 'PERPETUAL',
-      deliveryDate: 4_133_404_800_000,
-      onboardDate: 1_569_398_400_000,
-      status: 'TRADING',
-      baseAsset: pair.base,
-      quoteAsset: pair.quote,
-      marginAsset: pair.quote,
-      pricePrecision: pair.pricePrecision,
-      quantityPrecision: pair.quantityPrecision,
-      baseAssetPrecision: 8,
-      quotePrecision: 8,
-      underlyingType: 'COIN',
-      filters: [
-        { filterType: 'PRICE_FILTER', minPrice: pair.tickSize, maxPrice: '1000000', tickSize: pair.tickSize },
-        { filterType: 'LOT_SIZE', minQty: pair.stepSize, maxQty: '1000000', stepSize: pair.stepSize },
-        { filterType: 'MIN_NOTIONAL', notional: '5' },
-      ],
-      orderTypes: ['LIMIT', 'MARKET'],
-    })),
-  });
 }

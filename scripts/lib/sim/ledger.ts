@@ -82,6 +82,11 @@ export class StreamLedger {
     this.dropped++;
   }
 
+  /** Takes that back: the key was written after all, to a later reader. */
+  unwithhold(): void {
+    this.dropped--;
+  }
+
   report(): StreamReport {
     return {
       ...this.identity,

@@ -272,7 +272,7 @@ export class Market {
   advance(now: number): void {
     this.skip(now - this.now - MAX_CATCH_UP_MS);
     for (;;) {
-      let due = this.nextChange < this.nextOrder ? this.nextChange : this.nextOrder;
+      let due = Math.min(this.nextChange, this.nextOrder);
       let dueChannel = -1;
       for (let index = 0; index < this.channels.length; index++) {
         const channel = this.channels[index] as ChannelState;
@@ -294,7 +294,7 @@ export class Market {
         this.takeOnce();
       }
     }
-    this.now = now > this.now ? now : this.now;
+    this.now = Math.max(this.now, now);
   }
 
   /** Sends the changes not yet told, so that the last depth update and the book stand at the same id. */
