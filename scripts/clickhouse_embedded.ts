@@ -130,11 +130,13 @@ export async function startEmbedded(options: EmbeddedOptions): Promise<Embedded>
 
 /** Runs until SIGINT or SIGTERM, or until the parent is gone. */
 async function serve(options: EmbeddedOptions): Promise<number> {
-  const embedded = await startEmbedded(options);
-  const why = await new Promise<string>((stop) => {
+  // Listened for before the port is: whoever sees the first log line may stop us at once.
+  const asked = new Promise<string>((stop) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stop(signal));
     process.on('disconnect', () => stop('the starting process is gone'));
   });
+  const embedded = await startEmbedded(options);
+  const why = await asked;
   options.log.info({ event: 'stopping', why });
   await embedded.close();
   options.log.info({ event: 'stopped' });

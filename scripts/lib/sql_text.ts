@@ -333,6 +333,11 @@ function paramLiteral(name: string, raw: string, type: string): string {
   }
   const compound = /^(Array|Tuple|Map|Nested|Variant|Dynamic|JSON|Object|Point|Ring|Polygon)\b/.test(type);
   if (raw === '\\N' && !compound) return `CAST(NULL AS ${type})`;
+  // Text is no source of a CAST to Map; a reader of TabSeparated takes every type, with line ends and tabs escaped.
+  if (/\bMap\b/.test(type)) {
+    const line = raw.replace(/[\n\t]/g, (char) => (char === '\n' ? '\\n' : '\\t'));
+    return `(SELECT value FROM format(TabSeparated, ${quoteString(`value ${type}`)}, ${quoteString(line)}))`;
+  }
   const text = compound ? raw : unescapeTsv(raw);
   // Plain literals where the server puts plain ones: DDL and LIMIT take no function there.
   if (type === 'String') return quoteString(text);
