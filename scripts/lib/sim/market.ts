@@ -21,6 +21,8 @@ const TOUCH_SHARE = 0.15;
 const MEAN_DEPTH_OF_CHANGE = 40;
 /** Grid step as a share of the price: 1,500 levels then span about 2 %, and a minute moves the price a few basis points. */
 const GRID_SHARE = 1e-5;
+/** Wider than this, makers step in at once: takers, however many, cannot tear the sides apart. */
+const MAX_SPREAD = 4;
 /** After a stall longer than this, time is skipped instead of being made up for in one burst. */
 const MAX_CATCH_UP_MS = 1000;
 /** Chance of 1, 2 and 3 fills of one taker order, and their mean. */
@@ -409,10 +411,7 @@ export class Market {
 
   /** Moves one side of the touch by a step, more often towards the fair price than away from it. */
   private movePrice(): void {
-    const { random, fair, start, startPrice, grid } = this.options;
-    const fairIndex = (startPrice * fair(this.now - start) * 10 ** grid.priceDecimals) / this.gridUnits;
-    const lean = (fairIndex - (this.bestBid + this.bestAsk) / 2) / 50;
-    const isUp = random() < 0.5 + Math.max(-0.35, Math.min(0.35, lean));
+    const isUp = this.isUpward();
     const hasRoom = this.bestAsk - this.bestBid > 1;
     if (isUp && hasRoom) this.set(this.bestBid + 1, this.levelQuantity());
     else if (isUp) this.set(this.bestAsk, 0);
@@ -420,10 +419,18 @@ export class Market {
     else this.set(this.bestBid, 0);
   }
 
+  /** A coin that leans towards the fair price. */
+  private isUpward(): boolean {
+    const { random, fair, start, startPrice, grid } = this.options;
+    const fairIndex = (startPrice * fair(this.now - start) * 10 ** grid.priceDecimals) / this.gridUnits;
+    const lean = (fairIndex - (this.bestBid + this.bestAsk) / 2) / 50;
+    return random() < 0.5 + Math.max(-0.35, Math.min(0.35, lean));
+  }
+
   /** One taker order: each fill at the touch of its moment, all in one millisecond. */
   private takeOnce(): void {
     const { random } = this.options;
-    const buyerIsMaker = random() < 0.5;
+    const buyerIsMaker = !this.isUpward();
     const chance = random();
     const wanted = chance < FILL_CHANCES[0] ? 1 : chance < FILL_CHANCES[0] + FILL_CHANCES[1] ? 2 : 3;
     let fills: Trade[] = [];
@@ -451,6 +458,7 @@ export class Market {
       this.set(price, buyerIsMaker ? left : -left);
     }
     this.tellAggregate(fills);
+    while (this.bestAsk - this.bestBid > MAX_SPREAD) this.movePrice();
   }
 
   private tellAggregate(fills: readonly Trade[]): void {

@@ -9,7 +9,7 @@ import { gunzipSync } from 'node:zlib';
 import { z } from 'zod';
 import { OperatorError } from '../cli.ts';
 import { identity, type Product, symbolOf } from './binance.ts';
-import type { DataKind } from './faults.ts';
+import type { DataKind, Verdict } from './faults.ts';
 import type { StreamLedger } from './ledger.ts';
 import { type BookState, type Change, RecordedBook, type Top } from './recorded_book.ts';
 import {
@@ -466,20 +466,14 @@ export class Replay implements Source {
   }
 
   private write(reader: Reader, frame: Frame): void {
-    const { faults } = this.wire;
-    const symbol = this.recording.instruments.get(frame.instrument)?.listed.symbol ?? frame.instrument;
-    const verdict = frame.isKeptBack
-      ? 'withhold'
-      : frame.kind && !faults.idle
-        ? faults.verdict(symbol, frame.kind)
-        : 'send';
+    const verdict = this.verdict(reader, frame);
     if (verdict === 'withhold') {
       this.note(frame, WITHHELD);
       return;
     }
     const encoded = encodeFrame(reader.peer.combined ? frame.text : payloadOf(frame.text));
     this.note(frame, SENT);
-    if (verdict === 'hold' && reader.held === null) {
+    if (verdict === 'hold') {
       reader.held = { family: frame.family, frame: encoded };
       return;
     }
@@ -492,6 +486,14 @@ export class Replay implements Source {
       this.wire.ledger.counters.reordered++;
       this.release(reader);
     }
+  }
+
+  private verdict(reader: Reader, frame: Frame): Verdict {
+    const { faults } = this.wire;
+    if (frame.isKeptBack) return 'withhold';
+    if (frame.kind === null || faults.idle || reader.held !== null) return 'send';
+    const symbol = this.recording.instruments.get(frame.instrument)?.listed.symbol ?? frame.instrument;
+    return faults.verdict(symbol, frame.kind);
   }
 
   private release(reader: Reader): void {

@@ -201,12 +201,14 @@ export class Wire {
 
   /** Sends one frame's payload to the topic's subscribers. Callers skip making the text when there are none. */
   publish(topic: Topic, key: number, text: string): void {
-    const verdict = this.faults.idle ? 'send' : this.faults.verdict(topic.symbol, topic.kind);
+    // The frame after a held one is its partner, and no business of another fault.
+    const mayFail = !this.faults.idle && topic.held === null;
+    const verdict = mayFail ? this.faults.verdict(topic.symbol, topic.kind) : 'send';
     if (verdict === 'withhold') {
       topic.ledger?.withhold();
       return;
     }
-    if (verdict === 'hold' && topic.held === null) {
+    if (verdict === 'hold') {
       topic.held = { key, text };
       return;
     }
