@@ -150,10 +150,11 @@ export class Answer {
       clearTimeout(stalled);
       stream.resume();
     };
+    // The pipe is read to its end even for nobody: without a reader the engine would stand still for ever in opening it,
+    // where no KILL reaches it.
     const onClose = () => {
       gone = true;
       goOn();
-      stream.destroy();
     };
     this.#response.on('close', onClose);
     const write = (out: Writable, data: Buffer) => {

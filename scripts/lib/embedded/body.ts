@@ -120,13 +120,14 @@ async function* pieces(request: IncomingMessage, running: Running): AsyncGenerat
     fault ??= error;
     wake();
   };
+  if (running.cancelled) throw cancelledFault();
   const before = running.onCancel;
   running.onCancel = () => {
     before();
     stop(cancelledFault());
   };
   request.on('close', () => {
-    if (!request.complete) stop(new ClientGone('the connection closed before the body was complete'));
+    if (!request.readableEnded) stop(new ClientGone('the connection closed before the body was read to its end'));
   });
   request.on('error', () => stop(new ClientGone('the connection failed before the body was complete')));
   source.on('error', (error: NodeJS.ErrnoException) =>
