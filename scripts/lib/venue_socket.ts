@@ -159,8 +159,8 @@ export class VenueSocket {
     this.state.connected = false;
     this.unanswered.clear();
     for (const timer of this.sends.splice(0)) clearTimeout(timer);
-    if (wasConnected) this.options.onLost();
     if (this.stopped) return;
+    if (wasConnected) this.options.onLost();
     if (wasConnected && Date.now() - this.openedAt > STABLE_MS) this.attempts = 0;
     const ceiling = Math.min(FIRST_WAIT_MS * 2 ** this.attempts, LAST_WAIT_MS);
     const wait = Math.round(ceiling * (0.5 + 0.5 * this.options.random()));

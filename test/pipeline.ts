@@ -1,0 +1,316 @@
+/** The real parts of the pipeline as processes on free ports with a data directory of their own, for end-to-end tests. */
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { ClickHouseClient } from '@clickhouse/client';
+import { connect, type NatsConnection } from 'nats';
+import { brokerPlan, findNatsServer, natsAnswers } from '../scripts/lib/broker.ts';
+import { createClickHouse, selectText } from '../scripts/lib/clickhouse.ts';
+import { Child, scriptPlan, waitFor } from '../scripts/lib/processes.ts';
+import { TABLES } from '../scripts/lib/rows.ts';
+import { parseSubject, streamDefinitions } from '../scripts/lib/streams.ts';
+
+/** Generous: several tests share two cores, and a first start reads the engine from a cold disk. */
+export const READY_MS = 60_000;
+
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
+  const { port } = server.address() as { port: number };
+  await new Promise((done) => server.close(done));
+  return port;
+}
+
+/** A port whose neighbour `offset` above is free too. */
+async function freePair(offset: number): Promise<number> {
+  for (;;) {
+    const port = await freePort();
+    if (port + offset > 65_535) continue;
+    const server = createServer();
+    const free = await new Promise<boolean>((done) => {
+      server.once('error', () => done(false));
+      server.listen(port + offset, '127.0.0.1', () => server.close(() => done(true)));
+    });
+    if (free) return port;
+  }
+}
+
+export interface HealthDocument {
+  status: string;
+  checks: Record<string, { status: string; error_message: string | null; details: Record<string, unknown> }>;
+  received?: { exchange: string; data_type: string; received: number }[];
+}
+
+export type ServiceName = 'nats-server' | 'clickhouse_embedded' | 'exchange_sim' | 'store' | 'collector';
+
+export class Pipeline {
+  readonly dir = mkdtempSync(join(tmpdir(), 'marketprism-'));
+  readonly children = new Map<ServiceName, Child>();
+  private readonly opened: { close(): Promise<void> }[] = [];
+  ports = { nats: 0, clickhouse: 0, health: 0, metrics: 0, store: 0 };
+
+  /** @param extra environment of store and collector */
+  constructor(private readonly extra: NodeJS.ProcessEnv = {}) {}
+
+  get logDir(): string {
+    return join(this.dir, 'logs');
+  }
+
+  get env(): NodeJS.ProcessEnv {
+    const { ports } = this;
+    return {
+      PATH: process.env.PATH,
+      MARKETPRISM_NATS_URL: `nats://127.0.0.1:${ports.nats}`,
+      CLICKHOUSE_URL: `http://127.0.0.1:${ports.clickhouse}`,
+      MARKETPRISM_DATA_DIR: this.dir,
+      MARKETPRISM_COLLECTOR_ID: 'test',
+      MARKETPRISM_ACK_WAIT_SECONDS: '3',
+      HEALTH_CHECK_PORT: String(ports.health),
+      METRICS_PORT: String(ports.metrics),
+      HOT_STORAGE_HTTP_PORT: String(ports.store),
+      ...this.extra,
+    };
+  }
+
+  async choosePorts(): Promise<void> {
+    this.ports = {
+      nats: await freePair(4000),
+      clickhouse: await freePort(),
+      health: await freePort(),
+      metrics: await freePort(),
+      store: await freePort(),
+    };
+  }
+
+  async startBroker(): Promise<void> {
+    const bytes = streamDefinitions().reduce((sum, each) => sum + each.maxBytes, 0);
+    this.launch(
+      'nats-server',
+      brokerPlan(findNatsServer()!, join(this.dir, 'nats'), this.ports.nats, bytes, this.logDir),
+    );
+    await this.brokerReady();
+  }
+
+  brokerReady(): Promise<void> {
+    return waitFor('nats-server', READY_MS, () => natsAnswers(this.ports.nats));
+  }
+
+  async startDatabase(): Promise<void> {
+    const args = ['--data-dir', join(this.dir, 'clickhouse'), '--port', String(this.ports.clickhouse)];
+    this.launch('clickhouse_embedded', scriptPlan('clickhouse_embedded', args, this.env, this.logDir));
+    await this.databaseReady();
+  }
+
+  async databaseReady(): Promise<void> {
+    const client = this.client();
+    await waitFor('clickhouse_embedded', READY_MS, async () => (await client.ping()).success);
+  }
+
+  async startSimulator(args: string[]): Promise<void> {
+    const all = ['--port', '0', '--endpoints', join(this.dir, 'endpoints.json'), ...args];
+    rmSync(join(this.dir, 'endpoints.json'), { force: true });
+    this.launch('exchange_sim', scriptPlan('exchange_sim', all, this.env, this.logDir));
+    await waitFor('exchange_sim', READY_MS, async () => existsSync(join(this.dir, 'endpoints.json')));
+  }
+
+  async startStore(): Promise<void> {
+    this.launch('store', scriptPlan('store', [], this.env, this.logDir));
+    await waitFor('store', READY_MS, async () => (await this.health('store'))?.checks.trade !== undefined);
+  }
+
+  async startCollector(env: NodeJS.ProcessEnv = {}): Promise<void> {
+    this.launch(
+      'collector',
+      scriptPlan(
+        'collector',
+        [],
+        { ...this.env, MARKETPRISM_ENDPOINTS: join(this.dir, 'endpoints.json'), ...env },
+        this.logDir,
+      ),
+    );
+    await waitFor('collector', READY_MS, async () => (await this.health('collector')) !== null);
+  }
+
+  /** Ends a service with SIGKILL; it is started again by its supervisor. */
+  async kill(name: ServiceName): Promise<void> {
+    const child = this.children.get(name)!;
+    const before = child.pid;
+    process.kill(before!, 'SIGKILL');
+    await waitFor(
+      `restart of ${name}`,
+      READY_MS,
+      async () => child.pid !== undefined && child.pid !== before && child.running,
+    );
+  }
+
+  async stop(name: ServiceName) {
+    const exit = (await this.children.get(name)?.stop()) ?? null;
+    this.children.delete(name);
+    return exit;
+  }
+
+  async close(): Promise<void> {
+    for (const each of this.opened) await each.close();
+    for (const name of ['collector', 'store', 'exchange_sim', 'clickhouse_embedded', 'nats-server'] as const)
+      await this.stop(name);
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+
+  log(name: ServiceName): string {
+    try {
+      return readFileSync(join(this.logDir, `${name}.log`), 'utf8');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return '';
+      throw error;
+    }
+  }
+
+  /** Log lines of a service with this event. */
+  events(name: ServiceName, event: string): Record<string, unknown>[] {
+    return this.log(name)
+      .split('\n')
+      .filter((line) => line.includes(`"event":"${event}"`))
+      .map((line) => JSON.parse(line));
+  }
+
+  client(): ClickHouseClient {
+    const client = createClickHouse({ url: this.env.CLICKHOUSE_URL!, username: 'default', password: '' }, 'test');
+    this.opened.push(client);
+    return client;
+  }
+
+  async query(sql: string): Promise<string[][]> {
+    const client = createClickHouse({ url: this.env.CLICKHOUSE_URL!, username: 'default', password: '' }, 'test');
+    try {
+      return await selectText(client, sql);
+    } finally {
+      await client.close();
+    }
+  }
+
+  async nats(): Promise<NatsConnection> {
+    return connect({ servers: this.env.MARKETPRISM_NATS_URL! });
+  }
+
+  async health(name: 'store' | 'collector'): Promise<HealthDocument | null> {
+    const port = name === 'store' ? this.ports.store : this.ports.health;
+    return fetch(`http://127.0.0.1:${port}/health`).then(
+      (answer) => answer.json() as Promise<HealthDocument>,
+      () => null,
+    );
+  }
+
+  async received(): Promise<number> {
+    const document = await this.health('collector');
+    return (document?.received ?? []).reduce((sum, each) => sum + each.received, 0);
+  }
+
+  /** The simulator's control address. */
+  get control(): string {
+    const found = [...this.log('exchange_sim').matchAll(/"control":"([^"]+)"/g)];
+    return found[found.length - 1]![1]!;
+  }
+
+  async simulate(action: object): Promise<void> {
+    const answer = await fetch(`${this.control}/control`, { method: 'POST', body: JSON.stringify(action) });
+    if (!answer.ok) throw new Error(await answer.text());
+  }
+
+  async ledger(): Promise<{
+    replay_done: boolean | null;
+    streams: { exchange: string; symbol: string; data_type: string; sent: number }[];
+  }> {
+    return (await fetch(`${this.control}/ledger`)).json() as never;
+  }
+
+  /** Waits until the collector receives nothing new, and the store has acknowledged everything. */
+  async settled(): Promise<void> {
+    let last = -1;
+    let since = Date.now();
+    await waitFor('a quiet collector', READY_MS, async () => {
+      const received = await this.received();
+      if (received !== last) since = Date.now();
+      last = received;
+      return Date.now() - since > 1500;
+    });
+    await this.drained();
+  }
+
+  /** Waits until the store has acknowledged everything in the streams. */
+  async drained(): Promise<void> {
+    const nats = await this.nats();
+    try {
+      const manager = await nats.jetstreamManager();
+      await waitFor('an empty backlog', READY_MS, async () => {
+        let open = 0;
+        for (const { name } of streamDefinitions()) {
+          for await (const info of manager.consumers.list(name)) open += info.num_pending + info.num_ack_pending;
+        }
+        return open === 0;
+      });
+    } finally {
+      await nats.close();
+    }
+  }
+
+  /**
+   * Every key in JetStream against every key in hot, per table.
+   * @returns by table: distinct keys published, rows in hot, distinct keys in hot, published keys that hot lacks
+   */
+  async compare(): Promise<Map<string, { published: number; rows: number; distinct: number; missing: string[] }>> {
+    const out = new Map<string, { published: number; rows: number; distinct: number; missing: string[] }>();
+    const published = await this.publishedKeys();
+    for (const [type, keys] of published) {
+      const { name, key } = TABLES[type];
+      const members = ['exchange', 'market_type', 'symbol', ...key].map((each) => `toString(${each})`);
+      const rows = (await this.query(`SELECT ${members.join(', ')} FROM marketprism_hot.${name}`)).map((row) =>
+        row.join('\t'),
+      );
+      const hot = new Set(rows);
+      const missing = [...keys].filter((each) => !hot.has(each));
+      out.set(type, { published: keys.size, rows: rows.length, distinct: hot.size, missing });
+    }
+    return out;
+  }
+
+  /** The keys of all rows in both streams, by type, as `compare` writes them. Only for types whose keys are ids. */
+  private async publishedKeys() {
+    const out = new Map<'trade' | 'orderbook' | 'orderbook_update', Set<string>>();
+    const nats = await this.nats();
+    try {
+      const jetstream = nats.jetstream();
+      const manager = await nats.jetstreamManager();
+      for (const { name } of streamDefinitions()) {
+        const { state } = await manager.streams.info(name);
+        if (state.messages === 0) continue;
+        const messages = await (await jetstream.consumers.get(name)).consume({ max_messages: 5000 });
+        for await (const message of messages) {
+          const type = parseSubject(message.subject)!.type as 'trade';
+          let keys = out.get(type);
+          if (!keys) out.set(type, (keys = new Set()));
+          for (const line of message.string().split('\n')) {
+            const row = JSON.parse(line) as Record<string, unknown>;
+            keys.add(
+              ['exchange', 'market_type', 'symbol', ...TABLES[type].key].map((each) => String(row[each])).join('\t'),
+            );
+          }
+          if (message.seq >= state.last_seq) break;
+        }
+      }
+    } finally {
+      await nats.close();
+    }
+    return out;
+  }
+
+  private launch(name: ServiceName, plan: ConstructorParameters<typeof Child>[0]): void {
+    const child = new Child(plan, ({ code, lastLine }) => {
+      // Wrong usage does not get better by starting again.
+      if (code === 64) throw new Error(`${name}: ${lastLine}`);
+      return true;
+    });
+    this.children.set(name, child);
+    child.start();
+  }
+}
