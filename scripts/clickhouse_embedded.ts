@@ -1,11 +1,12 @@
 /** The embedded ClickHouse: the engine in this process, served over ClickHouse's HTTP interface. */
 import { spawn } from 'node:child_process';
 import { accessSync, constants, mkdirSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { flags, OperatorError, runAsScript, UsageError, wholeNumber } from './lib/cli.ts';
 import { Engine } from './lib/embedded/engine.ts';
 import { EmbeddedServer } from './lib/embedded/server.ts';
-import { takeLock } from './lib/lock.ts';
+import { type Lock, takeLock } from './lib/lock.ts';
 import { createLogger, type Logger } from './lib/log.ts';
 
 const USAGE = `
@@ -22,6 +23,8 @@ Runs the ClickHouse engine (npm chdb) on one data directory and serves the Click
   --help            this text
 
   GET /ping, /health, /metrics
+
+With UV_THREADPOOL_SIZE in the environment (sessions + 4) this process is the engine itself; without, it starts a child that is.
 
 Example:
   npx tsx scripts/clickhouse_embedded.ts --data-dir data/clickhouse
@@ -51,6 +54,9 @@ const MEMORY_ENV = {
   MALLOC_MMAP_THRESHOLD_: '1048576',
   MALLOC_TRIM_THRESHOLD_: '1048576',
 };
+
+/** A killed holder of the data directory is gone within this time. */
+const LOCK_WAIT_MS = 1000;
 
 /** Set in the child that does the work, so that it does not start another one. */
 const CHILD_MARK = 'MARKETPRISM_EMBEDDED_CHILD';
@@ -96,7 +102,7 @@ export async function startEmbedded(options: EmbeddedOptions): Promise<Embedded>
   } catch (error) {
     throw new OperatorError(`the data directory ${dataDir} cannot be written: ${(error as Error).message}`);
   }
-  const lock = await takeLock(dataDir, 'clickhouse_embedded');
+  const lock = await lockSoon(dataDir);
   const threads = Number(process.env.UV_THREADPOOL_SIZE ?? 4);
   if (threads < options.sessions + SPARE_THREADS) {
     log.warn({ event: 'few_threads', threads, wanted: options.sessions + SPARE_THREADS });
@@ -128,13 +134,26 @@ export async function startEmbedded(options: EmbeddedOptions): Promise<Embedded>
   }
 }
 
-/** Runs until SIGINT or SIGTERM, or until the parent is gone. */
+/** Takes the lock; a holder that was just killed may need a moment to be gone. */
+async function lockSoon(dataDir: string): Promise<Lock> {
+  for (const deadline = Date.now() + LOCK_WAIT_MS; ; ) {
+    try {
+      return await takeLock(dataDir, 'clickhouse_embedded');
+    } catch (error) {
+      if (Date.now() > deadline) throw error;
+      await sleep(LOCK_WAIT_MS / 20);
+    }
+  }
+}
+
+/** Runs until SIGINT or SIGTERM. */
 async function serve(options: EmbeddedOptions): Promise<number> {
   // Listened for before the port is: whoever sees the first log line may stop us at once.
   const asked = new Promise<string>((stop) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stop(signal));
-    process.on('disconnect', () => stop('the starting process is gone'));
   });
+  // A killed parent is a crash: to end at once frees the directory and the port for whoever is started next.
+  process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
   const embedded = await startEmbedded(options);
   const why = await asked;
   options.log.info({ event: 'stopping', why });

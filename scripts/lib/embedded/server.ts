@@ -36,6 +36,9 @@ const HEAD_BYTES = 256 * 1024;
 /** SQL text (with VALUES) may be as long as this. */
 const MAX_SQL_BYTES = 64 * 1024 * 1024;
 
+/** A refused body that has not ended by then costs its connection. */
+const DISCARD_MS = 10_000;
+
 /** On stop, running queries get this long before they are cancelled, and as long again to end. */
 const STOP_GRACE_MS = 3000;
 
@@ -237,6 +240,7 @@ export class EmbeddedServer {
       this.#metrics.sent.inc(answer.bytesSent);
       body?.close();
       running?.end();
+      if (!request.readableEnded) discard(request);
     }
   }
 
@@ -412,6 +416,15 @@ export class EmbeddedServer {
       await again.release();
     }
   }
+}
+
+/** Reads the rest of a refused body for nobody, so that its connection can carry the next request. */
+function discard(request: IncomingMessage): void {
+  request.unpipe();
+  request.resume();
+  const timer = setTimeout(() => request.destroy(), DISCARD_MS);
+  request.once('close', () => clearTimeout(timer));
+  request.once('end', () => clearTimeout(timer));
 }
 
 function laneOf(statement: Statement): Lane {
