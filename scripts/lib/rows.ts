@@ -155,6 +155,8 @@ export interface Column {
   /** Absent for columns that no row carries: defaults, aliases and what the store adds. */
   kind?: Kind;
   nullable?: boolean;
+  /** A row without it is an error, and not a row with 0. */
+  required?: boolean;
   /** `DEFAULT now64(3)`, `ALIAS timestamp`, … */
   expression?: string;
 }
@@ -200,6 +202,10 @@ function integer(column: string, nullable = false): Column {
 function time(column: string, nullable = false): Column {
   return { name: column, type: maybe("DateTime64(3, 'UTC')", nullable), codec: TIME_CODEC, kind: 'ticks', nullable };
 }
+/** What makes the row, as against what tells where it came from. */
+function required(column: Column): Column {
+  return column.kind && !column.nullable ? { ...column, required: true } : column;
+}
 function maybe(type: string, nullable: boolean): string {
   return nullable ? `Nullable(${type})` : type;
 }
@@ -210,12 +216,9 @@ function table(type: DataType, tableName: string, key: string[], own: Column[]):
     name: tableName,
     key,
     columns: [
-      time('timestamp'),
-      name('exchange'),
-      name('market_type'),
-      name('symbol'),
+      ...[time('timestamp'), name('exchange'), name('market_type'), name('symbol')].map(required),
       name('instrument'),
-      ...own,
+      ...own.map(required),
       { name: 'received_at', type: "DateTime64(6, 'UTC')", codec: TIME_CODEC, kind: 'ticks' },
       { name: 'created_at', type: "DateTime64(3, 'UTC')", codec: TIME_CODEC, expression: 'DEFAULT now64(3)' },
       name('data_source'),

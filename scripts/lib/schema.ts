@@ -35,8 +35,16 @@ export function tableSql(table: Table, tier: Tier, database: string): string {
 function columnSql(column: Column): string {
   const parts = [column.name, column.type];
   if (column.expression) parts.push(column.expression);
+  // ClickHouse fills an absent member with 0 or ''. A row without its price must be an error instead.
+  else if (column.required) parts.push(`DEFAULT ${refusal(column)}`);
   if (column.codec) parts.push(`CODEC(${column.codec})`);
   return parts.join(' ');
+}
+
+/** A default that only ever throws, when a row makes it be evaluated. */
+function refusal(column: Column): string {
+  const thrown = `throwIf(1, '${column.name} is absent')`;
+  return column.kind === 'levels' ? `[(${thrown}, 0)]` : thrown;
 }
 
 /**

@@ -243,7 +243,7 @@ export class TableStore {
       if (rows.length === 1) {
         const { line, seq } = rows[0]!;
         const subject = batch.messages.find((message) => message.seq === seq)?.subject ?? '';
-        this.bury([{ line: line.trimEnd(), reason: (error as Error).message.slice(0, 500), seq }], subject);
+        this.bury([{ line: withoutSplice(line), reason: (error as Error).message.slice(0, 500), seq }], subject);
         // Buried once, even when a later part of this batch has to be tried again.
         for (const arrivals of batch.streams.values()) {
           if (arrivals.rows.get(rows[0]!.key) === rows[0]) arrivals.rows.delete(rows[0]!.key);
@@ -269,4 +269,9 @@ export class TableStore {
     this.stats.deadletters += letters.length;
     log.warn({ event: 'deadletter', type: this.type, rows: letters.length, subject, reason: letters[0]!.reason });
   }
+}
+
+/** The line as it came, without what was spliced in for the insert. */
+function withoutSplice(line: string): string {
+  return line.replace(/^\{"js_epoch":\d+,"js_seq":\d+,/, '{').trimEnd();
 }

@@ -1,0 +1,253 @@
+import assert from 'node:assert/strict';
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, afterEach, before, describe, test } from 'node:test';
+import { connect, headers, type NatsConnection } from 'nats';
+import { Batcher } from '../scripts/lib/batcher.ts';
+import { Publisher } from '../scripts/lib/jetstream.ts';
+import { createLogger } from '../scripts/lib/log.ts';
+import { waitFor } from '../scripts/lib/processes.ts';
+import { encodeRow, type TradeRow } from '../scripts/lib/rows.ts';
+import { type Fault, FaultProxy } from './fault_proxy.ts';
+import { freePort, Pipeline, READY_MS } from './pipeline.ts';
+
+const SUBJECT = 'trade.binance_spot.spot.BTC-USDT';
+
+function trade(id: number, change: Partial<TradeRow> = {}): TradeRow {
+  return {
+    exchange: 'binance_spot',
+    market_type: 'spot',
+    symbol: 'BTC-USDT',
+    instrument: 'BTCUSDT',
+    timestamp: 1795000000000 + id,
+    received_at: (1795000000000 + id) * 1000,
+    data_source: 'live',
+    trade_id: String(id),
+    sequence: null,
+    price: '61837.63',
+    quantity: '0.5',
+    side: 'buy',
+    is_maker: false,
+    ...change,
+  };
+}
+
+describe('the store', () => {
+  const pipeline = new Pipeline();
+  let proxy: FaultProxy;
+  let nats: NatsConnection;
+
+  before(async () => {
+    await pipeline.choosePorts();
+    await pipeline.startBroker();
+    await pipeline.startDatabase();
+    proxy = new FaultProxy(pipeline.env.CLICKHOUSE_URL!);
+    const port = await freePort();
+    await proxy.listen(port);
+    // The store alone goes through the proxy; the test asks the database itself.
+    const original = pipeline.ports.clickhouse;
+    pipeline.ports.clickhouse = port;
+    await pipeline.startStore();
+    pipeline.ports.clickhouse = original;
+    nats = await pipeline.nats();
+  });
+  afterEach(() => {
+    proxy.onInsert = () => null;
+    proxy.blindLookups = false;
+  });
+  after(async () => {
+    await nats.close();
+    await pipeline.close();
+    await proxy.close();
+  });
+
+  let messageNumber = 0;
+  async function publish(lines: string[], mode: string | null = 'live', subject = SUBJECT): Promise<void> {
+    const head = headers();
+    head.set('Nats-Msg-Id', `test:${++messageNumber}`);
+    if (mode !== null) head.set('Mp-Mode', mode);
+    await nats.jetstream().publish(subject, lines.join('\n'), { headers: head });
+  }
+
+  const count = async (where: string) =>
+    (await pipeline.query(`SELECT count(), uniqExact(trade_id) FROM marketprism_hot.trades WHERE ${where}`))[0]!.map(
+      Number,
+    );
+
+  function deadletters(): { reason: string; row: string; subject: string }[] {
+    const directory = join(pipeline.dir, 'deadletter', 'trade');
+    if (!existsSync(directory)) return [];
+    return readdirSync(directory).flatMap((file) =>
+      readFileSync(join(directory, file), 'utf8')
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line)),
+    );
+  }
+
+  test('stores a row once however often and in whatever company it arrives', async () => {
+    const lines = (ids: number[]) => ids.map((id) => encodeRow('trade', trade(id)));
+    await publish(lines([1, 2, 2, 3]));
+    await publish(lines([3, 4]));
+    await pipeline.drained();
+    await publish(lines([2, 4, 5]));
+    await pipeline.drained();
+    assert.deepEqual(await count('toUInt64(trade_id) < 10'), [5, 5]);
+  });
+
+  test('keeps rows of the same id on different streams apart', async () => {
+    await publish([encodeRow('trade', trade(1, { symbol: 'ETH-USDT' }))], 'live', 'trade.binance_spot.spot.ETH-USDT');
+    await pipeline.drained();
+    assert.deepEqual(await count("trade_id = '1'"), [2, 1]);
+  });
+
+  test('finds old rows again, and rows far apart in time in one batch', async () => {
+    const old = [trade(20, { timestamp: 1500000000000 }), trade(21, { timestamp: 1600000000000 }), trade(22)];
+    for (let round = 0; round < 3; round++) {
+      await publish(old.map((row) => encodeRow('trade', row)));
+      await pipeline.drained();
+    }
+    assert.deepEqual(await count("trade_id IN ('20', '21', '22')"), [3, 3]);
+  });
+
+  test('asks cold too before it takes an old row', async () => {
+    const row = trade(30, { timestamp: 1500000000000 });
+    await pipeline.query(
+      `INSERT INTO marketprism_cold.trades (timestamp, exchange, market_type, symbol, instrument, trade_id, price, quantity, side, is_maker, received_at, data_source, js_epoch, js_seq) SELECT fromUnixTimestamp64Milli(toInt64(${row.timestamp}), 'UTC'), 'binance_spot', 'spot', 'BTC-USDT', 'BTCUSDT', '30', 1, 1, 'buy', false, now64(6), 'live', 1, 1`,
+    );
+    await publish([encodeRow('trade', row)]);
+    await pipeline.drained();
+    assert.deepEqual(await count("trade_id = '30'"), [0, 0]);
+  });
+
+  test('sends rows that cannot be stored to the deadletter with the reason, and stores the others of their message', async () => {
+    const good = [40, 41, 42, 43].map((id) => encodeRow('trade', trade(id)));
+    const bad = [
+      encodeRow('trade', trade(50)).replace('"61837.63"', '"sixty"'),
+      encodeRow('trade', trade(51)).replace('"price"', '"prise"'),
+      encodeRow('trade', trade(52)).replace('"price":"61837.63"', '"price":null'),
+      encodeRow('trade', trade(53)).replace('"buy"', '"borrow"'),
+      encodeRow('trade', trade(54)).replace('BTC-USDT', 'XXX-USDT'),
+      encodeRow('trade', trade(55)).slice(0, -40),
+      encodeRow('trade', trade(57)).replace('"price":"61837.63",', ''),
+      encodeRow('trade', trade(58)).replace('"is_maker":false,', ''),
+      '{"trade_id":"56"}',
+      'no json at all',
+    ];
+    const before = deadletters().length;
+    await publish([good[0]!, ...bad.slice(0, 4), good[1]!, ...bad.slice(4), good[2]!, good[3]!]);
+    await pipeline.drained();
+    assert.deepEqual(await count('toUInt64(trade_id) BETWEEN 40 AND 59'), [4, 4]);
+    const letters = deadletters().slice(before);
+    assert.deepEqual(letters.map((letter) => letter.row).sort(), [...bad].sort());
+    assert.ok(letters.every((letter) => letter.reason !== '' && letter.subject === SUBJECT));
+  });
+
+  test('refuses messages of the other mode and of no mode: simulated rows never enter a live database', async () => {
+    const before = deadletters().length;
+    await publish([encodeRow('trade', trade(60))], 'demo');
+    await publish([encodeRow('trade', trade(61))], null);
+    await pipeline.drained();
+    assert.deepEqual(await count("trade_id IN ('60', '61')"), [0, 0]);
+    assert.deepEqual(
+      deadletters()
+        .slice(before)
+        .map((letter) => letter.reason),
+      ['Mp-Mode is demo, this store is live', 'Mp-Mode is absent, this store is live'],
+    );
+  });
+
+  const FAULTS: Fault[] = ['answer_lost', 'body_cut', 'refused', 'unavailable'];
+  for (const [index, fault] of FAULTS.entries()) {
+    test(`stores each row once when an insert ends with: ${fault}`, async () => {
+      const first = 1000 * (index + 1);
+      // A lost answer needs only one: the second look finds the rows.
+      const wanted = fault === 'answer_lost' ? 1 : 2;
+      let left = wanted;
+      proxy.onInsert = () => (left-- > 0 ? fault : null);
+      const before = proxy.faults;
+      await publish(Array.from({ length: 500 }, (_, i) => encodeRow('trade', trade(first + i))));
+      await waitFor('the faults', READY_MS, async () => proxy.faults - before >= wanted);
+      await pipeline.drained();
+      assert.equal(proxy.faults > before, true);
+      assert.deepEqual(await count(`toUInt64(trade_id) BETWEEN ${first} AND ${first + 499}`), [500, 500]);
+    });
+  }
+
+  test('negative control: without the look before the insert, a lost answer doubles rows', async () => {
+    proxy.blindLookups = true;
+    let left = 1;
+    proxy.onInsert = () => (left-- > 0 ? 'answer_lost' : null);
+    await publish(Array.from({ length: 100 }, (_, i) => encodeRow('trade', trade(9000 + i))));
+    await pipeline.drained();
+    assert.deepEqual(await count('toUInt64(trade_id) BETWEEN 9000 AND 9099'), [200, 100]);
+  });
+
+  test('publishes under load with answers lost now and then, and hot has every row once', async () => {
+    const log = createLogger('test', 'error');
+    let stored = 0;
+    const publisher = new Publisher(nats, {
+      mode: 'live',
+      boot: 'test',
+      maxInFlight: 256,
+      maxInFlightBytes: 2 ** 24,
+      ackTimeoutMs: 2000,
+      onStored: () => {
+        stored += 1;
+      },
+      log,
+    });
+    const batcher = new Batcher((message) => publisher.push(message));
+    let seed = 3;
+    const random = (n: number) => (seed = (seed * 48271) % 2147483647) % n;
+    proxy.onInsert = () => (random(3) === 0 ? FAULTS[random(4)]! : null);
+    for (let i = 0; i < 40_000; i++) {
+      batcher.add('trade', trade(100_000 + i, { timestamp: 1795001000000 + i }));
+      if (i % 50 === 49) batcher.flush();
+      if (i % 5000 === 4999) await publisher.drained();
+    }
+    await publisher.drained();
+    publisher.close();
+    assert.equal(stored, 800);
+    await pipeline.drained();
+    assert.deepEqual(await count('toUInt64(trade_id) >= 100000'), [40_000, 40_000]);
+  });
+
+  test('a broker that comes back empty gets a new epoch, so that its sequences name other messages', async () => {
+    await nats.close();
+    const [before] = await pipeline.query('SELECT max(js_epoch), max(js_seq) FROM marketprism_hot.trades');
+    assert.equal(before![0], '1');
+    await pipeline.stop('nats-server');
+    rmSync(join(pipeline.dir, 'nats'), { recursive: true });
+    await pipeline.startBroker();
+    nats = await connect({ servers: pipeline.env.MARKETPRISM_NATS_URL! });
+    await waitFor('the streams', READY_MS, async () => pipeline.events('store', 'epoch_raised').length === 2);
+    await waitFor('the durables', READY_MS, async () => {
+      const manager = await nats.jetstreamManager();
+      return (await manager.consumers.list('MARKET_DATA').next()).length > 0;
+    });
+    await publish([encodeRow('trade', trade(200_000))]);
+    await pipeline.drained();
+    const rows = await pipeline.query("SELECT js_epoch, js_seq FROM marketprism_hot.trades WHERE trade_id = '200000'");
+    assert.deepEqual(rows, [['2', '1']]);
+    const epochs = await pipeline.query(
+      "SELECT js_epoch, reason, closed_at_seq FROM marketprism_hot.stream_epochs WHERE stream = 'MARKET_DATA' ORDER BY js_epoch, updated_at",
+    );
+    assert.deepEqual(
+      epochs.map(([epoch, , closed]) => [epoch, closed]),
+      [
+        ['1', '\\N'],
+        ['1', before![1]],
+        ['2', '\\N'],
+      ],
+    );
+  });
+
+  test('a second store says who holds the lock and ends', async () => {
+    const { spawnSync } = await import('node:child_process');
+    const env = { ...pipeline.env, HOT_STORAGE_HTTP_PORT: '0' };
+    const second = spawnSync(process.execPath, ['--import', 'tsx', 'scripts/store.ts'], { env, encoding: 'utf8' });
+    assert.equal(second.status, 1);
+    assert.match(second.stderr, /^store in \S+ is already held \(pid \d+, since .*\): stop that one first\n$/);
+  });
+});
