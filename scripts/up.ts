@@ -206,6 +206,7 @@ class System {
   bases: Record<StreamName, number> = { MARKET_DATA: 0, ORDERBOOK_SNAP: 0 };
   private startFailure: Error | null = null;
   private starting = true;
+  private stopping = false;
 
   constructor(readonly plan: Plan) {}
 
@@ -250,6 +251,7 @@ class System {
   /** Stops in order: sources first, so that all that they gave is stored by what still runs. */
   async stop(): Promise<void> {
     this.starting = false;
+    this.stopping = true;
     await this.children.get('collector')?.stop();
     if (this.children.get('store')?.running) await this.drained(5000);
     for (const name of ['store', 'exchange_sim', 'clickhouse_embedded', 'nats-server'])
@@ -307,6 +309,7 @@ class System {
   }
 
   private launch(plan: ChildPlan): void {
+    if (this.stopping) throw new OperatorError('stopped while starting');
     const child = new Child(plan, ({ code, signal, lastLine }) => {
       const how = signal ? `was killed (${signal})` : `ended with code ${code}`;
       if (this.starting) {
@@ -323,7 +326,8 @@ class System {
   }
 
   private ready(what: string, probe: () => Promise<boolean>): Promise<void> {
-    return waitFor(what, START_LIMIT_MS, probe, () => this.startFailure);
+    const failed = () => (this.stopping ? new OperatorError('stopped while starting') : this.startFailure);
+    return waitFor(what, START_LIMIT_MS, probe, failed);
   }
 
   private simulatorArgs(): string[] {
@@ -528,7 +532,12 @@ async function watch(system: System, stopped: Promise<'stopped'>): Promise<'stop
 async function run(plan: Plan, stopped: Promise<'stopped'>): Promise<number> {
   const system = new System(plan);
   try {
-    await Promise.race([system.start(), stopped]);
+    const started = system.start().then(() => 'started' as const);
+    if ((await Promise.race([started, stopped])) === 'stopped') {
+      // What is still being started ends with the others; its complaint about that is no news.
+      void started.catch(() => undefined);
+      return 0;
+    }
     const { config } = plan;
     say(
       `${plan.mode}: database ${config.clickhouseUrl} (${config.hotDatabase}), broker ${config.natsUrl}, data ${config.dataDir}`,
