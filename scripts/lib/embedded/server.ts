@@ -28,7 +28,7 @@ import { type Running, RunningQueries } from './running.ts';
 const ONE_BLOCK_BYTES = 64 * 1024 * 1024;
 
 /** Bodies of all requests together, decompressed. Sockets are not read further while more would be held. */
-const ALL_BODIES_BYTES = 192 * 1024 * 1024;
+const ALL_BODIES_BYTES = 128 * 1024 * 1024;
 
 /** So much of a body is looked at to tell an INSERT with rows from other SQL. */
 const HEAD_BYTES = 256 * 1024;
