@@ -129,6 +129,7 @@ class Collector {
     for (const runner of this.runners) checks[runner.module.exchange] = runner.check(Date.now());
     return healthDocument('collector', this.startedAt, this.config.healthGraceSeconds, checks, {
       boot: this.boot,
+      received: this.runners.flatMap((runner) => runner.received()),
       coverage: this.coverage(),
     });
   }

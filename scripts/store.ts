@@ -127,14 +127,17 @@ async function prepareDatabase(store: Omit<Store, 'tables'>, stop: AbortSignal):
   }
 }
 
-/** Each stream's present epoch. Waits as long as the database or the broker is away. */
+/** Makes sure of streams and durables, and tells each stream's epoch. Waits as long as the database or the broker is away. */
 async function findEpochs(store: Omit<Store, 'tables'>, stop: AbortSignal): Promise<Map<string, number>> {
   const { config, log, manager, hot } = store;
+  const definitions = streamDefinitions(config.streamMaxBytes);
   for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
     try {
+      await ensureStreams(manager, definitions, log);
       await fence(hot, 'store:', stop);
       const epochs = new Map<string, number>();
-      for (const definition of streamDefinitions(config.streamMaxBytes)) {
+      for (const definition of definitions) {
+        for (const type of definition.types) await ensureDurable(manager, definition, type, config.ackWaitSeconds);
         epochs.set(definition.name, await currentEpoch(hot, config.hotDatabase, manager, definition, log));
       }
       return epochs;
@@ -147,18 +150,12 @@ async function findEpochs(store: Omit<Store, 'tables'>, stop: AbortSignal): Prom
 }
 
 async function openTables(store: Omit<Store, 'tables'>, stop: AbortSignal): Promise<TableStore[]> {
-  const { config, log, manager, hot, cold, nats } = store;
-  const definitions = streamDefinitions(config.streamMaxBytes);
-  await ensureStreams(manager, definitions, log);
+  const { config, log, hot, cold, nats } = store;
   const epochs = await findEpochs(store, stop);
-  for (const definition of definitions) {
-    for (const type of definition.types) await ensureDurable(manager, definition, type, config.ackWaitSeconds);
-  }
   // All durables come back at the same moment: one look at the broker serves them all.
   let looking: Promise<void> | null = null;
   const recheck = () => {
-    looking ??= ensureStreams(manager, definitions, log)
-      .then(() => findEpochs(store, stop))
+    looking ??= findEpochs(store, stop)
       .then((found) => {
         for (const table of tables) table.epoch = found.get(streamOf(table.type).name)!;
       })

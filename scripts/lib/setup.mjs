@@ -31,8 +31,10 @@ function installPackages() {
   const done = existsSync(stamp) ? readFileSync(stamp, 'utf8') : '';
   if (done === `${lock} dev` || (!dev && done === `${lock} run`)) return;
   say(`installing packages${dev ? ' with the development ones' : ''} (once; the database engine is 540 MB) …`);
-  // The lock file may have been written for development tools of another session: --ignore-scripts, as none is needed.
-  run('npm', ['ci', '--no-audit', '--no-fund', '--ignore-scripts', '--loglevel=error', ...(dev ? [] : ['--omit=dev'])]);
+  // Not `npm ci`: it refuses a lock file that lacks optional packages of other platforms, which some registries do not carry.
+  // The versions are the lock file's all the same, and it is not rewritten. No package needs its install script.
+  const flags = ['--no-save', '--no-audit', '--no-fund', '--ignore-scripts', '--loglevel=error'];
+  run('npm', ['install', ...flags, ...(dev ? [] : ['--omit=dev'])]);
   writeFileSync(stamp, `${lock} ${dev ? 'dev' : 'run'}`);
 }
 
