@@ -1,0 +1,182 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { after, before, describe, test } from 'node:test';
+import { waitFor } from '../scripts/lib/processes.ts';
+import { Pipeline, READY_MS } from './pipeline.ts';
+
+describe('the collector against exchanges that misbehave', () => {
+  const pipeline = new Pipeline({ MARKETPRISM_ORDERBOOK_INTERVAL: '1s', HEALTH_GRACE_SECONDS: '0' });
+  before(async () => {
+    await pipeline.choosePorts();
+    await pipeline.startBroker();
+    await pipeline.startDatabase();
+    await pipeline.startSimulator(['--seed', '3', '--trades-per-second', '40']);
+    await pipeline.startStore();
+    await pipeline.startCollector();
+    await waitFor('rows of every stream', READY_MS, healthy);
+  });
+  after(() => pipeline.close());
+
+  async function healthy(): Promise<boolean> {
+    return (await pipeline.health('collector'))?.status === 'healthy';
+  }
+
+  const resyncs = () =>
+    pipeline.events('collector', 'resync').map(({ exchange, symbol, cause }) => `${exchange} ${symbol} ${cause}`);
+
+  /** Rows of a table newer than its newest one now. */
+  async function moreRows(table: string, where: string): Promise<void> {
+    const newest = async () =>
+      Number(
+        (
+          await pipeline.query(
+            `SELECT max(toUnixTimestamp64Milli(timestamp)) FROM marketprism_hot.${table} WHERE ${where}`,
+          )
+        )[0]![0],
+      );
+    const now = await newest();
+    await waitFor(`more ${table} where ${where}`, READY_MS, async () => (await newest()) > now);
+  }
+
+  test('a diff lost on the wire rebuilds that symbol’s book and touches no other', async () => {
+    await pipeline.simulate({
+      action: 'drop',
+      exchange: 'binance_spot',
+      symbol: 'ETH-USDT',
+      data_type: 'orderbook_update',
+      count: 1,
+    });
+    await waitFor('the resync', READY_MS, async () => resyncs().length > 0);
+    await moreRows('orderbooks', "exchange = 'binance_spot' AND symbol = 'ETH-USDT'");
+    assert.deepEqual(resyncs(), ['binance_spot ETH-USDT gap']);
+  });
+
+  test('garbage, repeats and late frames cost no row and no book', async () => {
+    const before = resyncs().length;
+    await pipeline.simulate({ action: 'garbage', exchange: 'binance_derivatives', count: 5 });
+    await pipeline.simulate({
+      action: 'repeat',
+      exchange: 'binance_derivatives',
+      symbol: 'BTC-USDT',
+      data_type: 'orderbook_update',
+      count: 3,
+    });
+    await pipeline.simulate({
+      action: 'repeat',
+      exchange: 'binance_spot',
+      symbol: 'BTC-USDT',
+      data_type: 'trade',
+      count: 3,
+    });
+    await waitFor('the rejections', READY_MS, async () => pipeline.events('collector', 'frame_rejected').length > 0);
+    await moreRows('orderbooks', "exchange = 'binance_derivatives' AND symbol = 'BTC-USDT'");
+    assert.equal(resyncs().length, before);
+  });
+
+  test('closed sockets come back, are subscribed again, and the books are built anew', async () => {
+    const subscribed = () =>
+      pipeline.events('collector', 'socket_subscribed').filter(({ exchange }) => exchange === 'binance_derivatives')
+        .length;
+    const before = subscribed();
+    await pipeline.simulate({ action: 'close', exchange: 'binance_derivatives' });
+    await waitFor('both sockets', READY_MS, async () => subscribed() >= before + 2);
+    await moreRows('trades', "exchange = 'binance_derivatives'");
+    await moreRows('orderbooks', "exchange = 'binance_derivatives' AND symbol = 'ETH-USDT'");
+    assert.ok(resyncs().includes('binance_derivatives ETH-USDT disconnect'));
+    assert.ok(
+      !resyncs().some((each) => each.startsWith('binance_spot') && each.endsWith('disconnect')),
+      'the other exchange stays',
+    );
+    await waitFor('health', READY_MS, healthy);
+  });
+
+  test('an announced shutdown is answered by a new connection', async () => {
+    const connected = () =>
+      pipeline.events('collector', 'socket_connected').filter(({ exchange }) => exchange === 'binance_spot').length;
+    const before = connected();
+    await pipeline.simulate({ action: 'shutdown_notice', exchange: 'binance_spot' });
+    await waitFor('a new connection', READY_MS, async () => connected() > before);
+    await moreRows('trades', "exchange = 'binance_spot'");
+  });
+
+  test('a refusal with retry-after is obeyed, and the snapshot fetched afterwards', async () => {
+    await pipeline.simulate({ action: 'rest', exchange: 'binance_spot', status: 429, retry_after: 2, count: 1 });
+    await pipeline.simulate({
+      action: 'drop',
+      exchange: 'binance_spot',
+      symbol: 'BTC-USDT',
+      data_type: 'orderbook_update',
+      count: 1,
+    });
+    await waitFor('the refusal', READY_MS, async () => pipeline.events('collector', 'rest_refused').length === 1);
+    await moreRows('orderbooks', "exchange = 'binance_spot' AND symbol = 'BTC-USDT'");
+    const [refused] = pipeline.events('collector', 'rest_refused');
+    const ledger = (await pipeline.ledger()) as unknown as { rest_refused: number };
+    assert.equal(ledger.rest_refused, 1, 'nothing was asked while it was refused');
+    assert.ok(Date.parse(refused!.until as string) - Date.parse(refused!.time as string) >= 1900);
+  });
+
+  test('a stream that is acknowledged and stays silent makes the health unhealthy, and names itself', async () => {
+    await pipeline.simulate({ action: 'ack_silent', exchange: 'binance_derivatives', count: 2 });
+    await pipeline.stop('collector');
+    await pipeline.startCollector();
+    await waitFor(
+      'the other exchange',
+      READY_MS,
+      async () => (await pipeline.health('collector'))?.checks.binance_spot?.status === 'healthy',
+    );
+    const document = (await pipeline.health('collector'))!;
+    assert.equal(document.status, 'unhealthy');
+    assert.match(document.checks.binance_derivatives!.error_message!, /^6 of 6 streams have no fresh row: /);
+    const answer = await fetch(`http://127.0.0.1:${pipeline.ports.health}/health`);
+    assert.equal(answer.status, 503);
+    await pipeline.simulate({ action: 'close', exchange: 'binance_derivatives' });
+    await waitFor('health', READY_MS, healthy);
+  });
+
+  test('a broker that is away for a while costs nothing: what was sent meanwhile is stored', async () => {
+    await pipeline.stop('collector');
+    await pipeline.drained();
+    const sentBefore = await sent();
+    await pipeline.startCollector();
+    await waitFor('health', READY_MS, healthy);
+    process.kill(pipeline.children.get('nats-server')!.pid!, 'SIGSTOP');
+    const before = await pipeline.received();
+    await waitFor('frames meanwhile', READY_MS, async () => (await pipeline.received()) > before + 300);
+    process.kill(pipeline.children.get('nats-server')!.pid!, 'SIGKILL');
+    await waitFor('frames without a broker', READY_MS, async () => (await pipeline.received()) > before + 600);
+    await pipeline.brokerReady();
+    await pipeline.simulate({ action: 'stop' });
+    await pipeline.settled();
+    const after = await sent();
+    for (const [stream, count] of after) {
+      const [exchange, symbol, type] = stream.split(' ');
+      const table = type === 'trade' ? 'trades' : 'orderbook_updates';
+      const frames = type === 'trade' ? '1' : 'NOT is_snapshot';
+      const started = Date.parse(pipeline.events('collector', 'started').at(-1)!.time as string) * 1000;
+      const [[stored] = []] = await pipeline.query(
+        `SELECT count() FROM marketprism_hot.${table} WHERE exchange = '${exchange}' AND symbol = '${symbol}' AND ${frames} AND toUnixTimestamp64Micro(received_at) >= ${started}`,
+      );
+      assert.equal(Number(stored), count - (sentBefore.get(stream) ?? 0), stream);
+    }
+  });
+
+  async function sent(): Promise<Map<string, number>> {
+    const { streams } = await pipeline.ledger();
+    return new Map(streams.map((each) => [`${each.exchange} ${each.symbol} ${each.data_type}`, each.sent]));
+  }
+
+  test('its metrics are measured, with the names that dashboards know', async () => {
+    const text = await (await fetch(`http://127.0.0.1:${pipeline.ports.metrics}/metrics`)).text();
+    assert.match(text, /^marketprism_websocket_connected\{exchange="binance_derivatives"\} 2$/m);
+    assert.match(text, /^marketprism_nats_messages_published_total [1-9]/m);
+    assert.match(text, /^marketprism_rows_received_total\{exchange="binance_spot",data_type="trade"\} [1-9]/m);
+  });
+
+  test('a second collector of the same identity says who runs, and ends', () => {
+    const env = { ...pipeline.env, HEALTH_CHECK_PORT: '0', METRICS_PORT: '0' };
+    const second = spawnSync(process.execPath, ['--import', 'tsx', 'scripts/collector.ts'], { env, encoding: 'utf8' });
+    assert.equal(second.status, 1);
+    assert.match(second.stderr, /^collector test in \S+ is already held \(pid \d+, since .*\): stop that one first\n$/);
+  });
+});

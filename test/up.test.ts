@@ -1,0 +1,317 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import type { LedgerReport } from '../scripts/lib/ledger.ts';
+import { waitFor } from '../scripts/lib/processes.ts';
+import { freePort, Pipeline, READY_MS } from './pipeline.ts';
+
+const UP = join(import.meta.dirname, '..', 'scripts', 'up.ts');
+
+/** `npm start` with ports and data of its own. */
+class Up {
+  readonly dir = mkdtempSync(join(tmpdir(), 'marketprism-up-'));
+  readonly pipeline = new Pipeline();
+  output = '';
+  errors = '';
+  private process: ChildProcess | null = null;
+  private ended: Promise<{ code: number | null; signal: string | null }> | null = null;
+
+  async start(args: string[], env: NodeJS.ProcessEnv = {}): Promise<void> {
+    if (this.pipeline.ports.nats === 0) await this.pipeline.choosePorts();
+    const { ports } = this.pipeline;
+    const all = [
+      '--import',
+      'tsx',
+      UP,
+      '--nats-port',
+      String(ports.nats),
+      '--clickhouse-port',
+      String(ports.clickhouse),
+      ...args,
+    ];
+    const own = {
+      PATH: process.env.PATH,
+      MARKETPRISM_DATA_DIR: this.dir,
+      HEALTH_CHECK_PORT: String(ports.health),
+      METRICS_PORT: String(ports.metrics),
+      HOT_STORAGE_HTTP_PORT: String(ports.store),
+    };
+    this.output = '';
+    this.errors = '';
+    const child = spawn(process.execPath, all, { env: { ...own, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+    this.process = child;
+    child.stdout!.on('data', (chunk: Buffer) => {
+      this.output += chunk.toString();
+    });
+    child.stderr!.on('data', (chunk: Buffer) => {
+      this.errors += chunk.toString();
+    });
+    this.ended = new Promise((done) => child.once('close', (code, signal) => done({ code, signal })));
+  }
+
+  /** Waits until it ended. */
+  async end() {
+    return this.ended!;
+  }
+
+  async run(args: string[], env: NodeJS.ProcessEnv = {}) {
+    await this.start(args, env);
+    const { code } = await this.end();
+    return { code, output: this.output, errors: this.errors };
+  }
+
+  signal(name: NodeJS.Signals): void {
+    this.process!.kill(name);
+  }
+
+  get pid(): number {
+    return this.process!.pid!;
+  }
+
+  /** Process ids of children whose command line names `part`. */
+  children(part: string): number[] {
+    return processes()
+      .filter(({ parent, command }) => parent === this.pid && command.includes(part))
+      .map(({ pid }) => pid);
+  }
+
+  async running(): Promise<void> {
+    await waitFor('the status line', READY_MS, async () => /received [1-9]/.test(this.output));
+  }
+
+  close(): void {
+    this.process?.kill('SIGKILL');
+    rmSync(this.dir, { recursive: true, force: true });
+    rmSync(this.pipeline.dir, { recursive: true, force: true });
+  }
+}
+
+function processes(): { pid: number; parent: number; command: string }[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((name) => {
+      try {
+        const stat = readFileSync(`/proc/${name}/stat`, 'utf8');
+        const parent = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
+        return [
+          { pid: Number(name), parent, command: readFileSync(`/proc/${name}/cmdline`, 'utf8').replaceAll('\0', ' ') },
+        ];
+      } catch (error) {
+        // It ended while we looked.
+        if (['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) return [];
+        throw error;
+      }
+    });
+}
+
+/** Processes whose command line names this directory: broker and database do. */
+function using(directory: string): number[] {
+  return processes()
+    .filter(({ command }) => command.includes(directory))
+    .map(({ pid }) => pid);
+}
+
+function reportOf(up: Up): LedgerReport {
+  return JSON.parse(readFileSync(join(up.dir, 'report.json'), 'utf8'));
+}
+
+describe('npm start, as a demo', () => {
+  const up = new Up();
+  after(() => up.close());
+
+  test('stores both exchanges and all types, each row once, and survives kills of store and database', async () => {
+    await up.start(['--demo', '--for', '20s', '--report', join(up.dir, 'report.json')]);
+    await up.running();
+    for (const part of ['scripts/store.ts', 'scripts/clickhouse_embedded.ts']) {
+      const [pid] = up.children(part);
+      process.kill(pid!, 'SIGKILL');
+      await waitFor(`restart of ${part}`, READY_MS, async () => up.children(part).some((each) => each !== pid));
+    }
+    assert.deepEqual(await up.end(), { code: 0, signal: null }, up.output + up.errors);
+    const report = reportOf(up);
+    assert.equal(report.mode, 'demo');
+    assert.equal(report.balanced, true);
+    const types = ['orderbook', 'orderbook_update', 'trade'];
+    assert.deepEqual(
+      report.rows.map((row) => `${row.exchange} ${row.data_type}`),
+      ['binance_derivatives', 'binance_spot'].flatMap((exchange) => types.map((type) => `${exchange} ${type}`)),
+    );
+    for (const row of report.rows) {
+      assert.ok(row.hot > 0);
+      assert.deepEqual(
+        { ...row, received: row.hot, published: row.hot },
+        { ...row, cold: null, gap: 0, lost: 0, duplicated: 0 },
+      );
+      assert.equal(row.received, row.hot);
+    }
+    assert.match(up.output, /store was killed \(SIGKILL\): starting it again/);
+    assert.match(up.output, /restarts [1-9]/);
+    assert.match(up.output, /\nbalanced\n$/);
+    assert.deepEqual(using(up.dir), [], 'no process is left');
+  });
+
+  test('begins from empty databases, streams and data; a kill of the collector doubles nothing and loses nothing published', async () => {
+    const before = reportOf(up);
+    await up.start(['--demo', '--for', '12s', '--report', join(up.dir, 'report.json')]);
+    await up.running();
+    const [pid] = up.children('scripts/collector.ts');
+    process.kill(pid!, 'SIGKILL');
+    await up.end();
+    const report = reportOf(up);
+    const trades = (each: LedgerReport) =>
+      each.rows.find((row) => row.exchange === 'binance_spot' && row.data_type === 'trade')!;
+    assert.ok(trades(report).hot < trades(before).hot * 1.5, 'rows of the run before are gone');
+    for (const row of report.rows) {
+      assert.equal(row.duplicated, 0);
+      assert.equal(row.hot, row.published, 'every published row is in hot');
+      assert.ok(row.received <= row.hot, 'every received row is in hot');
+    }
+    // What the exchange sent while nobody listened is told as lost, not hidden.
+    assert.equal(
+      report.balanced,
+      report.rows.every((row) => row.lost === 0),
+    );
+  });
+
+  test('stops all in order at SIGINT, and leaves no process behind', async () => {
+    await up.start(['--demo']);
+    await up.running();
+    const mine = up.children('');
+    assert.ok(mine.length >= 5);
+    up.signal('SIGINT');
+    assert.deepEqual(await up.end(), { code: 0, signal: null }, up.output + up.errors);
+    assert.match(up.output, /stopping: collector, store, database, broker\n$/);
+    const left = processes().filter(({ pid }) => mine.includes(pid));
+    assert.deepEqual(left, []);
+  });
+
+  test('takes its children along when it is killed itself', async () => {
+    await up.start(['--demo']);
+    await up.running();
+    const mine = up.children('');
+    up.signal('SIGKILL');
+    await up.end();
+    await waitFor('the end of the children', READY_MS, async () => processes().every(({ pid }) => !mine.includes(pid)));
+  });
+});
+
+describe('npm start with something wrong says one clear line, and starts nothing', () => {
+  const up = new Up();
+  before(() => up.pipeline.choosePorts());
+  after(() => up.close());
+
+  async function refused(args: string[], env: NodeJS.ProcessEnv, code: number, line: RegExp): Promise<void> {
+    const before = using(up.dir);
+    const result = await up.run(args, env);
+    assert.equal(result.code, code, result.output + result.errors);
+    assert.match(result.errors, line);
+    assert.equal(result.errors.trimEnd().split('\n').length, 1, result.errors);
+    assert.deepEqual(using(up.dir), before, 'nothing was started');
+  }
+
+  test('a port in use', async () => {
+    for (const port of [
+      up.pipeline.ports.nats,
+      up.pipeline.ports.clickhouse,
+      up.pipeline.ports.store,
+      up.pipeline.ports.health,
+      up.pipeline.ports.metrics,
+    ]) {
+      const server = createServer();
+      await new Promise<void>((done) => server.listen(port, '127.0.0.1', done));
+      await refused(
+        ['--demo'],
+        {},
+        1,
+        new RegExp(`^port ${port} is in use: stop what listens there, or choose another one with `),
+      );
+      await new Promise((done) => server.close(done));
+    }
+  });
+
+  test('a wrong environment or flag', async () => {
+    await refused(
+      ['--demo'],
+      { MARKETPRISM_SYMBOLS: 'btcusdt' },
+      64,
+      /^MARKETPRISM_SYMBOLS\.0: takes pairs such as BTC-USDT,ETH-USDT, not "btcusdt"/,
+    );
+    await refused(
+      ['--demo'],
+      { MARKETPRISM_EXCHANGES: 'okx_spot' },
+      64,
+      /^no exchange module "okx_spot"; there are: binance_spot/,
+    );
+    await refused(['--demo'], { LOG_LEVEL: 'loud' }, 64, /^LOG_LEVEL: /);
+    await refused(
+      ['--demo'],
+      { CLICKHOUSE_URL: 'http://127.0.0.1:1' },
+      64,
+      /^a demo uses only a broker and a database that it starts itself: unset CLICKHOUSE_URL/,
+    );
+    await refused(['--demo', '--live'], {}, 64, /^--live and --demo exclude each other/);
+    await refused(['--demo', '--for', 'soon'], {}, 64, /^--for takes a time such as/);
+    await refused(['--now'], {}, 64, /^Unknown option '--now'/);
+  });
+
+  test('no exchange to be reached in live mode', async () => {
+    const closed = await freePort();
+    const file = join(up.dir, 'endpoints.json');
+    const hosts = { ws: `ws://127.0.0.1:${closed}`, rest: `http://127.0.0.1:${closed}` };
+    writeFileSync(file, JSON.stringify({ binance_spot: hosts, binance_derivatives: hosts }));
+    await refused(
+      ['--live'],
+      { MARKETPRISM_ENDPOINTS: file },
+      1,
+      /^no exchange can be reached \(.*ECONNREFUSED\); npm start -- --demo runs with simulated ones/,
+    );
+  });
+
+  test('a data directory that cannot be', async () => {
+    writeFileSync(join(up.dir, 'file'), '');
+    const directory = join(up.dir, 'file', 'data');
+    await refused(
+      ['--demo'],
+      { MARKETPRISM_DATA_DIR: directory },
+      1,
+      /^cannot write to the data directory \S+: ENOTDIR/,
+    );
+  });
+
+  test('a full disk', async (context) => {
+    const directory = join(up.dir, 'small');
+    mkdirSync(directory);
+    const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', directory]);
+    if (mounted.status !== 0) {
+      context.skip(`a small disk cannot be mounted here: ${mounted.stderr}`);
+      return;
+    }
+    try {
+      await refused(
+        ['--demo'],
+        { MARKETPRISM_DATA_DIR: directory },
+        1,
+        /^only \d+ MiB are free at \S+: at least 1024 MiB are needed/,
+      );
+    } finally {
+      spawnSync('umount', [directory]);
+    }
+  });
+
+  test('a second start in the same data directory', async () => {
+    const other = new Up();
+    try {
+      await other.start(['--demo'], { MARKETPRISM_DATA_DIR: up.dir });
+      await other.running();
+      await refused(['--demo'], {}, 1, /^npm start in \S+ is already held \(pid \d+, since /);
+      other.signal('SIGTERM');
+      assert.equal((await other.end()).code, 0);
+    } finally {
+      other.close();
+    }
+  });
+});
