@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { flags, OperatorError, runAsScript, UsageError, wholeNumber } from './lib/cli.ts';
 import { Engine } from './lib/embedded/engine.ts';
+import { DEFAULT_SESSIONS, engineEnvironment, SPARE_THREADS } from './lib/embedded/environment.ts';
 import { EmbeddedServer } from './lib/embedded/server.ts';
 import { type Lock, takeLock } from './lib/lock.ts';
 import { createLogger, type Logger } from './lib/log.ts';
@@ -33,27 +34,10 @@ Example:
 
 const DEFAULT_PORT = 8123;
 
-/** Two long queries, two short ones, one for control and one to spare. */
-const DEFAULT_SESSIONS = 6;
-
 const DEFAULT_MEMORY_BYTES = 1024 ** 3;
 
 /** Below this the engine cannot merge. */
 const MIN_MEMORY_BYTES = 256 * 1024 ** 2;
-
-/** Threads beyond one per session: KILL, compression, files. */
-const SPARE_THREADS = 4;
-
-/**
- * Memory that was freed goes back to the system soon: the engine's allocator and libc's otherwise keep what a burst of inserts
- * took (measured over 2 M rows: 570 MB resident without, 390 MB with, at the same speed).
- */
-const MEMORY_ENV = {
-  JE_MALLOC_CONF: 'dirty_decay_ms:500,muzzy_decay_ms:0',
-  MALLOC_ARENA_MAX: '1',
-  MALLOC_MMAP_THRESHOLD_: '1048576',
-  MALLOC_TRIM_THRESHOLD_: '1048576',
-};
 
 /** A killed holder of the data directory is gone within this time. */
 const LOCK_WAIT_MS = 1000;
@@ -173,7 +157,7 @@ function serveInChild(sessions: number): Promise<number> {
     [...process.execArgv, fileURLToPath(import.meta.url), ...process.argv.slice(2)],
     {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-      env: { ...MEMORY_ENV, ...process.env, UV_THREADPOOL_SIZE: String(sessions + SPARE_THREADS), [CHILD_MARK]: '1' },
+      env: { ...process.env, ...engineEnvironment(sessions), [CHILD_MARK]: '1' },
     },
   );
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill(signal));

@@ -30,6 +30,7 @@ import { brokerPlan, findNatsServer, MONITOR_OFFSET, natsAnswers } from './lib/b
 import { duration, flags, OperatorError, runAsScript, UsageError, wholeNumber } from './lib/cli.ts';
 import { createClickHouse } from './lib/clickhouse.ts';
 import { type Config, loadConfig, type Mode } from './lib/config.ts';
+import { DEFAULT_SESSIONS, engineEnvironment } from './lib/embedded/environment.ts';
 import { readJson, writeJsonAtomic } from './lib/files.ts';
 import { ensureStreams } from './lib/jetstream.ts';
 import {
@@ -228,7 +229,9 @@ class System {
     }
     if (plan.clickhousePort !== null) {
       const args = ['--data-dir', join(config.dataDir, 'clickhouse'), '--port', String(plan.clickhousePort)];
-      this.launch(scriptPlan('clickhouse_embedded', args, env, logDir));
+      // With its environment set from outside it needs no process of its own for that.
+      const engineEnv = { ...env, ...engineEnvironment(DEFAULT_SESSIONS) };
+      this.launch(scriptPlan('clickhouse_embedded', args, engineEnv, logDir));
     }
     if (plan.mode === 'demo') this.launch(scriptPlan('exchange_sim', this.simulatorArgs(), env, logDir));
     if (plan.natsPort !== null) await this.ready('nats-server', () => natsAnswers(plan.natsPort!));

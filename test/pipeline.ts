@@ -7,6 +7,7 @@ import type { ClickHouseClient } from '@clickhouse/client';
 import { connect, type NatsConnection } from 'nats';
 import { brokerPlan, findNatsServer, natsAnswers } from '../scripts/lib/broker.ts';
 import { createClickHouse, selectText } from '../scripts/lib/clickhouse.ts';
+import { DEFAULT_SESSIONS, engineEnvironment } from '../scripts/lib/embedded/environment.ts';
 import { Child, scriptPlan, waitFor } from '../scripts/lib/processes.ts';
 import { TABLES } from '../scripts/lib/rows.ts';
 import { parseSubject, streamDefinitions } from '../scripts/lib/streams.ts';
@@ -98,7 +99,10 @@ export class Pipeline {
 
   async startDatabase(): Promise<void> {
     const args = ['--data-dir', join(this.dir, 'clickhouse'), '--port', String(this.ports.clickhouse)];
-    this.launch('clickhouse_embedded', scriptPlan('clickhouse_embedded', args, this.env, this.logDir));
+    this.launch(
+      'clickhouse_embedded',
+      scriptPlan('clickhouse_embedded', args, { ...this.env, ...engineEnvironment(DEFAULT_SESSIONS) }, this.logDir),
+    );
     await this.databaseReady();
   }
 
