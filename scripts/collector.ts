@@ -89,8 +89,14 @@ class Collector {
     for (const runner of this.runners) runner.stop();
     if (this.lingering) clearTimeout(this.lingering);
     this.batcher.flush();
-    const limit = new Promise<boolean>((done) => setTimeout(done, DRAIN_LIMIT_MS, false));
-    const complete = await Promise.race([this.publisher.drained().then(() => true), limit]);
+    const drained = new Promise<boolean>((done) => {
+      const timer = setTimeout(done, DRAIN_LIMIT_MS, false);
+      void this.publisher.drained().then(() => {
+        clearTimeout(timer);
+        done(true);
+      });
+    });
+    const complete = await drained;
     this.publisher.close();
     return complete;
   }

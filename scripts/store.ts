@@ -15,6 +15,7 @@ MARKETPRISM_HOT_DATABASE, MARKETPRISM_COLD_DATABASE, MARKETPRISM_ACK_WAIT_SECOND
 MARKETPRISM_MODE, HOT_STORAGE_HTTP_PORT (8085, /health and /metrics), LOG_LEVEL.
 `;
 
+import { setMaxListeners } from 'node:events';
 import { mkdirSync } from 'node:fs';
 import type { ClickHouseClient } from '@clickhouse/client';
 import type { JetStreamManager, NatsConnection } from 'nats';
@@ -209,6 +210,8 @@ async function main(): Promise<number> {
   const lock = await takeLock(config.dataDir, 'store');
   const abort = new AbortController();
   const stop = abort.signal;
+  // Every table waits on it, several times over.
+  setMaxListeners(0, stop);
   const stopped = untilStopped(log).then(() => abort.abort(new Error('stopped')));
   const account = { username: config.clickhouseUser, password: config.clickhousePassword };
   const hot = createClickHouse({ url: config.clickhouseUrl, ...account }, 'marketprism-store');

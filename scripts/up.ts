@@ -59,6 +59,8 @@ const LEAST_FREE_BYTES = 2 ** 30;
 const QUIET_MS = 2000;
 const DRAIN_LIMIT_MS = 120_000;
 const STATUS_MS = 1000;
+/** A service that has just begun has not had its first rows yet; its faults are told after that. */
+const SETTLING_SECONDS = 10;
 /** Without a terminal a status line is told this often. */
 const PLAIN_STATUS_MS = 10_000;
 
@@ -298,11 +300,14 @@ class System {
       ['collector', collector],
       ['store', store],
     ] as const) {
-      if (document === null) faults.push(`${name} does not answer`);
-      else
-        for (const [check, state] of Object.entries(document.checks)) {
-          if (state.status === 'unhealthy') faults.push(`${check}: ${state.error_message}`);
-        }
+      if (document === null) {
+        faults.push(`${name} does not answer`);
+        continue;
+      }
+      if (document.uptime < SETTLING_SECONDS) continue;
+      for (const [check, state] of Object.entries(document.checks)) {
+        if (state.status === 'unhealthy') faults.push(`${check}: ${state.error_message}`);
+      }
     }
     const checks = Object.values(store?.checks ?? {});
     const sum = (field: 'inserted' | 'backlog') =>
@@ -435,6 +440,7 @@ function clickhouseServer(config: Config) {
 }
 
 interface StatusDocument {
+  uptime: number;
   checks: Record<
     string,
     { status: string; error_message: string | null; details?: { inserted?: number; backlog?: number } }
