@@ -19,48 +19,24 @@ Needs nothing set up by hand. With MARKETPRISM_NATS_URL or CLICKHOUSE_URL set, t
 one (not in a demo). Logs: data/logs/NAME.log, in a demo data/demo/logs/NAME.log. Ctrl-C stops all in order.
 `;
 
-import { accessSync, constants, mkdirSync, readFileSync, rmSync, statfsSync } from 'node:fs';
+import { accessSync, constants, mkdirSync, rmSync, statfsSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join, resolve } from 'node:path';
-import { createClient } from '@clickhouse/client';
-import { connect, type NatsConnection } from 'nats';
 import { request } from 'undici';
 import { exchangeModule } from './exchanges/index.ts';
-import { brokerPlan, findNatsServer, MONITOR_OFFSET, natsAnswers } from './lib/broker.ts';
+import { findNatsServer, MONITOR_OFFSET } from './lib/broker.ts';
 import { duration, flags, OperatorError, runAsScript, UsageError, wholeNumber } from './lib/cli.ts';
-import { createClickHouse } from './lib/clickhouse.ts';
 import { type Config, loadConfig, type Mode } from './lib/config.ts';
-import { DEFAULT_SESSIONS, engineEnvironment } from './lib/embedded/environment.ts';
-import { readJson, writeJsonAtomic } from './lib/files.ts';
-import { ensureStreams } from './lib/jetstream.ts';
-import {
-  balance,
-  countGaps,
-  countPublished,
-  countStored,
-  type Figures,
-  type LedgerReport,
-  ledgerKey,
-  ledgerTable,
-  type Published,
-} from './lib/ledger.ts';
-import { type Lock, takeLock } from './lib/lock.ts';
-import { createLogger } from './lib/log.ts';
-import { Child, type ChildPlan, scriptPlan, waitFor } from './lib/processes.ts';
-import type { DataType } from './lib/rows.ts';
-import { type StreamName, streamDefinitions } from './lib/streams.ts';
+import { writeJsonAtomic } from './lib/files.ts';
+import { ledgerTable } from './lib/ledger.ts';
+import { takeLock } from './lib/lock.ts';
+import { pauseMs } from './lib/processes.ts';
+import { System, type SystemPlan } from './lib/system.ts';
 
 const PROBE_LIMIT_MS = 4000;
-/** A first start reads 540 MB of engine from a cold disk. */
-const START_LIMIT_MS = 120_000;
 /** Less free disk than this would end in a full one within minutes. */
 const LEAST_FREE_BYTES = 2 ** 30;
-/** At the end of a timed run: the sources count as dry when nothing new came for this long. */
-const QUIET_MS = 2000;
-const DRAIN_LIMIT_MS = 120_000;
 const STATUS_MS = 1000;
-/** A service that has just begun has not had its first rows yet; its faults are told after that. */
-const SETTLING_SECONDS = 10;
 /** Without a terminal a status line is told this often. */
 const PLAIN_STATUS_MS = 10_000;
 
@@ -74,18 +50,9 @@ const OPTIONS = {
   seed: { type: 'string', default: '1' },
 } as const;
 
-interface Plan {
-  mode: Mode;
-  config: Config;
-  /** Null: no own broker. */
-  natsPort: number | null;
-  /** Null: no own database. */
-  clickhousePort: number | null;
+interface Plan extends SystemPlan {
   forMs: number | null;
   report: string | null;
-  seed: string;
-  /** For the children. */
-  env: NodeJS.ProcessEnv;
 }
 
 /** Flags and environment to one plan; nothing is started or written yet. */
@@ -122,6 +89,7 @@ async function makePlan(argv?: string[]): Promise<Plan> {
     report: options.report ?? null,
     seed: options.seed,
     env,
+    say,
   };
 }
 
@@ -188,7 +156,9 @@ async function checkMachine(plan: Plan): Promise<void> {
     [config.metricsPort, 'METRICS_PORT'],
   ];
   for (const [port, setting] of ports) {
-    if (port !== null && port !== 0 && !(await portFree(port))) {
+    if (port === 0)
+      throw new UsageError(`${setting} must be a fixed port here, because npm start asks the services there`);
+    if (port !== null && !(await portFree(port))) {
       throw new OperatorError(`port ${port} is in use: stop what listens there, or choose another one with ${setting}`);
     }
   }
@@ -200,263 +170,6 @@ function portFree(port: number): Promise<boolean> {
     server.once('error', () => done(false));
     server.listen(port, '127.0.0.1', () => server.close(() => done(true)));
   });
-}
-
-/** The running set: children in the order of their start, and what is known of this run. */
-class System {
-  readonly children = new Map<string, Child>();
-  startedAt = Date.now();
-  bases: Record<StreamName, number> = { MARKET_DATA: 0, ORDERBOOK_SNAP: 0 };
-  private startFailure: Error | null = null;
-  private starting = true;
-  private stopping = false;
-
-  constructor(readonly plan: Plan) {}
-
-  get restarts(): number {
-    return [...this.children.values()].reduce((sum, child) => sum + child.restarts, 0);
-  }
-
-  /** Starts everything in order; each part waits for what it stands on. */
-  async start(): Promise<void> {
-    const { plan } = this;
-    const { config, env } = plan;
-    const logDir = join(config.dataDir, 'logs');
-    const definitions = streamDefinitions(config.streamMaxBytes ?? streamBudget(config.dataDir));
-    const streamBytes = definitions.reduce((sum, each) => sum + each.maxBytes, 0);
-    env.MARKETPRISM_STREAM_MAX_BYTES ??= String(streamBytes);
-    if (plan.natsPort !== null) {
-      const directory = resolve(config.dataDir, 'nats');
-      this.launch(brokerPlan(findNatsServer()!, directory, plan.natsPort, streamBytes, logDir));
-    }
-    if (plan.clickhousePort !== null) {
-      const args = ['--data-dir', join(config.dataDir, 'clickhouse'), '--port', String(plan.clickhousePort)];
-      // With its environment set from outside it needs no process of its own for that.
-      const engineEnv = { ...env, ...engineEnvironment(DEFAULT_SESSIONS) };
-      this.launch(scriptPlan('clickhouse_embedded', args, engineEnv, logDir));
-    }
-    if (plan.mode === 'demo') this.launch(scriptPlan('exchange_sim', this.simulatorArgs(), env, logDir));
-    if (plan.natsPort !== null) await this.ready('nats-server', () => natsAnswers(plan.natsPort!));
-    await this.ready('the database', () => this.databaseAnswers());
-    if (plan.mode === 'demo')
-      await this.ready('exchange_sim', async () => readJson(env.MARKETPRISM_ENDPOINTS!) !== null);
-    await this.withNats(async (nats) => {
-      const manager = await nats.jetstreamManager();
-      await ensureStreams(manager, definitions, createLogger('up', 'error'));
-      for (const { name } of definitions) this.bases[name] = (await manager.streams.info(name)).state.last_seq;
-    });
-    this.startedAt = Date.now();
-    this.launch(scriptPlan('store', [], env, logDir));
-    this.launch(scriptPlan('collector', [], env, logDir));
-    await this.ready('store', async () => (await getJson(config.storePort)) !== null);
-    await this.ready('collector', async () => (await getJson(config.healthPort)) !== null);
-    this.starting = false;
-  }
-
-  /** Stops in order: sources first, so that all that they gave is stored by what still runs. */
-  async stop(): Promise<void> {
-    this.starting = false;
-    this.stopping = true;
-    await this.children.get('collector')?.stop();
-    if (this.children.get('store')?.running) await this.drained(5000);
-    for (const name of ['store', 'exchange_sim', 'clickhouse_embedded', 'nats-server'])
-      await this.children.get(name)?.stop();
-  }
-
-  /** The ledger of this run: the sources stop, everything is stored, then both ends are counted. */
-  async settle(): Promise<LedgerReport> {
-    const { plan } = this;
-    const seconds = (Date.now() - this.startedAt) / 1000;
-    const sent = plan.mode === 'demo' ? await this.stopSimulator() : null;
-    await this.children.get('collector')!.stop();
-    await this.drained(DRAIN_LIMIT_MS);
-    const client = createClickHouse(clickhouseServer(plan.config), 'marketprism-up');
-    const published: Published = { rows: new Map(), byBoot: new Map() };
-    try {
-      await this.withNats(async (nats) => {
-        for (const name of Object.keys(this.bases) as StreamName[]) {
-          await countPublished(nats, name, this.bases[name], published);
-        }
-      });
-      const figures: Figures = {
-        received: this.received(published),
-        published: published.rows,
-        stored: await countStored(client, plan.config.hotDatabase, this.bases),
-        gaps: await countGaps(client, plan.config.hotDatabase, this.bases.MARKET_DATA),
-        sent,
-      };
-      return balance(plan.mode, Math.round(seconds * 10) / 10, figures);
-    } finally {
-      await client.close();
-    }
-  }
-
-  /** One line of figures; null while a service does not answer. */
-  async figures(): Promise<{ received: number; stored: number; backlog: number; faults: string[] }> {
-    const { config } = this.plan;
-    const [collector, store] = await Promise.all([getJson(config.healthPort), getJson(config.storePort)]);
-    const faults: string[] = [];
-    for (const [name, document] of [
-      ['collector', collector],
-      ['store', store],
-    ] as const) {
-      if (document === null) {
-        faults.push(`${name} does not answer`);
-        continue;
-      }
-      if (document.uptime < SETTLING_SECONDS) continue;
-      for (const [check, state] of Object.entries(document.checks)) {
-        if (state.status === 'unhealthy') faults.push(`${check}: ${state.error_message}`);
-      }
-    }
-    const checks = Object.values(store?.checks ?? {});
-    const sum = (field: 'inserted' | 'backlog') =>
-      checks.reduce((total, each) => total + (each.details?.[field] ?? 0), 0);
-    const received = (collector?.received ?? []).reduce((total, each) => total + each.received, 0);
-    return { received, stored: sum('inserted'), backlog: sum('backlog'), faults };
-  }
-
-  private launch(plan: ChildPlan): void {
-    if (this.stopping) throw new OperatorError('stopped while starting');
-    const child = new Child(plan, ({ code, signal, lastLine }) => {
-      const how = signal ? `was killed (${signal})` : `ended with code ${code}`;
-      if (this.starting) {
-        this.startFailure = new OperatorError(
-          `${plan.name} ${how}: ${lastLine || `see ${plan.logDir}/${plan.name}.log`}`,
-        );
-        return false;
-      }
-      say(`${plan.name} ${how}: starting it again${lastLine ? ` (${lastLine})` : ''}`);
-      return true;
-    });
-    this.children.set(plan.name, child);
-    child.start();
-  }
-
-  private ready(what: string, probe: () => Promise<boolean>): Promise<void> {
-    const failed = () => (this.stopping ? new OperatorError('stopped while starting') : this.startFailure);
-    return waitFor(what, START_LIMIT_MS, probe, failed);
-  }
-
-  private simulatorArgs(): string[] {
-    const { config, seed, env } = this.plan;
-    const exchanges = ['--exchanges', config.exchanges.join(','), '--symbols', config.symbols.join(',')];
-    return ['--port', '0', '--seed', seed, ...exchanges, '--endpoints', env.MARKETPRISM_ENDPOINTS!];
-  }
-
-  private async databaseAnswers(): Promise<boolean> {
-    const { config } = this.plan;
-    const client = createClient({ url: config.clickhouseUrl, log: { level: 127 } });
-    try {
-      return (await client.ping()).success;
-    } finally {
-      await client.close();
-    }
-  }
-
-  private async withNats(work: (nats: NatsConnection) => Promise<void>): Promise<void> {
-    const nats = await connect({ servers: this.plan.config.natsUrl.split(','), name: 'up' });
-    try {
-      await work(nats);
-    } finally {
-      await nats.close();
-    }
-  }
-
-  /** Waits until the store has acknowledged everything, or the time is over. */
-  private async drained(limitMs: number): Promise<void> {
-    await this.withNats(async (nats) => {
-      const manager = await nats.jetstreamManager();
-      const deadline = Date.now() + limitMs;
-      while (Date.now() < deadline) {
-        let open = 0;
-        for (const { name } of streamDefinitions()) {
-          for await (const info of manager.consumers.list(name)) open += info.num_pending + info.num_ack_pending;
-        }
-        if (open === 0) return;
-        await sleep(200);
-      }
-    });
-  }
-
-  /** Stops the simulated markets, waits until the collector has read what is on the way. @returns what was sent */
-  private async stopSimulator(): Promise<Map<string, number>> {
-    const control = this.simulatorControl();
-    await request(`${control}/control`, { method: 'POST', body: JSON.stringify({ action: 'stop' }) });
-    const deadline = Date.now() + DRAIN_LIMIT_MS;
-    let last = -1;
-    for (let quietSince = Date.now(); Date.now() - quietSince < QUIET_MS && Date.now() < deadline; await sleep(100)) {
-      const { received } = await this.figures();
-      if (received !== last) quietSince = Date.now();
-      last = received;
-    }
-    const { body } = await request(`${control}/ledger`);
-    const ledger = (await body.json()) as { streams: { exchange: string; data_type: string; sent: number }[] };
-    const sent = new Map<string, number>();
-    for (const stream of ledger.streams) {
-      const key = ledgerKey(stream.exchange, stream.data_type);
-      sent.set(key, (sent.get(key) ?? 0) + stream.sent);
-    }
-    return sent;
-  }
-
-  /** The simulator logs where it listens. */
-  private simulatorControl(): string {
-    const log = readFileSync(join(this.plan.config.dataDir, 'logs', 'exchange_sim.log'), 'utf8');
-    const controls = [...log.matchAll(/"control":"([^"]+)"/g)];
-    const last = controls[controls.length - 1]?.[1];
-    if (!last) throw new OperatorError('exchange_sim has not said where it listens');
-    return last;
-  }
-
-  /** Of the collector's last run its own count; of runs that were killed, what they had published. */
-  private received(published: Published): Map<string, number> {
-    const { config } = this.plan;
-    const report = readJson(join(config.dataDir, 'state', `collector-${config.collectorId}.json`)) as {
-      boot: string;
-      started: number;
-      rows: { exchange: string; data_type: DataType; received: number }[];
-    } | null;
-    const current = report !== null && report.started >= this.startedAt ? report : null;
-    const out = new Map(current?.rows.map((row) => [ledgerKey(row.exchange, row.data_type), row.received]));
-    for (const [boot, counts] of published.byBoot) {
-      if (boot === current?.boot) continue;
-      for (const [key, rows] of counts) out.set(key, (out.get(key) ?? 0) + rows);
-    }
-    return out;
-  }
-}
-
-/** Both streams together take at most half of the free disk. */
-function streamBudget(directory: string): number | undefined {
-  const disk = statfsSync(directory);
-  const full = streamDefinitions().reduce((sum, each) => sum + each.maxBytes, 0);
-  const half = Math.floor((disk.bavail * disk.bsize) / 2);
-  return half < full ? half : undefined;
-}
-
-function clickhouseServer(config: Config) {
-  return { url: config.clickhouseUrl, username: config.clickhouseUser, password: config.clickhousePassword };
-}
-
-interface StatusDocument {
-  uptime: number;
-  checks: Record<
-    string,
-    { status: string; error_message: string | null; details?: { inserted?: number; backlog?: number } }
-  >;
-  received?: { received: number }[];
-}
-
-/** A service's /health, or null when it does not answer. */
-async function getJson(port: number): Promise<StatusDocument | null> {
-  try {
-    const { body } = await request(`http://127.0.0.1:${port}/health`, { signal: AbortSignal.timeout(2000) });
-    return (await body.json()) as StatusDocument;
-  } catch {
-    // Starting, restarting or hanging: for a status line it is all the same, and the caller says so.
-    return null;
-  }
 }
 
 /** Shows a line that is always fresh on a terminal, and now and then elsewhere. */
@@ -500,10 +213,6 @@ function say(line: string): void {
   process.stdout.write(process.stdout.isTTY ? `\r\x1b[K${line}\n` : `${line}\n`);
 }
 
-function sleep(ms: number): Promise<void> {
-  return new Promise((done) => setTimeout(done, ms));
-}
-
 /** Resolves at the first SIGINT or SIGTERM; a second one ends at once. */
 function interrupted(): Promise<'stopped'> {
   return new Promise((done) => {
@@ -520,8 +229,8 @@ function interrupted(): Promise<'stopped'> {
 }
 
 /** Watches until interrupted or the time is over. */
-async function watch(system: System, stopped: Promise<'stopped'>): Promise<'stopped' | 'elapsed'> {
-  const { forMs } = system.plan;
+async function watch(system: System, plan: Plan, stopped: Promise<'stopped'>): Promise<'stopped' | 'elapsed'> {
+  const { forMs } = plan;
   const status = new StatusLine(system);
   const deadline = forMs === null ? Number.POSITIVE_INFINITY : system.startedAt + forMs;
   let end: 'stopped' | 'elapsed' | null = null;
@@ -530,7 +239,7 @@ async function watch(system: System, stopped: Promise<'stopped'>): Promise<'stop
   });
   while (end === null) {
     await status.show();
-    await Promise.race([stopped, sleep(Math.max(Math.min(STATUS_MS, deadline - Date.now()), 0))]);
+    await Promise.race([stopped, pauseMs(Math.max(Math.min(STATUS_MS, deadline - Date.now()), 0))]);
     if (Date.now() >= deadline) end ??= 'elapsed';
   }
   status.end();
@@ -551,7 +260,7 @@ async function run(plan: Plan, stopped: Promise<'stopped'>): Promise<number> {
     say(
       `${plan.mode}: database ${config.clickhouseUrl} (${config.hotDatabase}), broker ${config.natsUrl}, data ${config.dataDir}`,
     );
-    const end = await watch(system, stopped);
+    const end = await watch(system, plan, stopped);
     if (end === 'stopped' || plan.forMs === null) {
       say('stopping: collector, store, database, broker');
       return 0;
@@ -570,7 +279,7 @@ async function main(): Promise<number> {
   const plan = await makePlan();
   await checkMachine(plan);
   const { config } = plan;
-  const lock: Lock = await takeLock(config.dataDir, 'npm start');
+  const lock = await takeLock(config.dataDir, 'npm start');
   const stopped = interrupted();
   if (plan.mode === 'demo') {
     for (const part of ['nats', 'clickhouse', 'state', 'deadletter', 'logs', 'endpoints.json']) {

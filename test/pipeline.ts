@@ -8,6 +8,7 @@ import { connect, type NatsConnection } from 'nats';
 import { brokerPlan, findNatsServer, natsAnswers } from '../scripts/lib/broker.ts';
 import { createClickHouse, selectText } from '../scripts/lib/clickhouse.ts';
 import { DEFAULT_SESSIONS, engineEnvironment } from '../scripts/lib/embedded/environment.ts';
+import { unacknowledged } from '../scripts/lib/jetstream.ts';
 import { Child, scriptPlan, waitFor } from '../scripts/lib/processes.ts';
 import { TABLES } from '../scripts/lib/rows.ts';
 import { parseSubject, streamDefinitions } from '../scripts/lib/streams.ts';
@@ -246,13 +247,7 @@ export class Pipeline {
     const nats = await this.nats();
     try {
       const manager = await nats.jetstreamManager();
-      await waitFor('an empty backlog', READY_MS, async () => {
-        let open = 0;
-        for (const { name } of streamDefinitions()) {
-          for await (const info of manager.consumers.list(name)) open += info.num_pending + info.num_ack_pending;
-        }
-        return open === 0;
-      });
+      await waitFor('an empty backlog', READY_MS, async () => (await unacknowledged(manager)) === 0);
     } finally {
       await nats.close();
     }

@@ -15,7 +15,7 @@ import type {
   Instrument,
   RestRequest,
 } from '../lib/exchange.ts';
-import { type MarketType, type RowSource, ValueError } from '../lib/rows.ts';
+import { type MarketType, ValueError } from '../lib/rows.ts';
 import { array, eventTime, positive, record, safeInteger, sortedLevels, type WireRecord } from '../lib/wire.ts';
 
 /** Levels a side that a snapshot asks for: the deepest that costs 50 (spot) or 20 (USDⓈ-M) of the minute's weight. */
@@ -294,8 +294,15 @@ class BinanceFeed implements Feed {
       return;
     }
     if (typeof data.m !== 'boolean') throw new ValueError(`trade: m is ${JSON.stringify(data.m)}`);
+    const { exchange, market_type, symbol, instrument } = this.marketOf(data).instrument;
     this.out.row('trade', {
-      ...this.source(data, eventTime(data.T, 'T'), receivedAt),
+      exchange,
+      market_type,
+      symbol,
+      instrument,
+      timestamp: eventTime(data.T, 'T'),
+      received_at: receivedAt,
+      data_source: this.options.dataSource,
       trade_id: String(safeInteger(id, 'trade id')),
       sequence: null,
       price: positive(data.p, 'p'),
@@ -318,9 +325,16 @@ class BinanceFeed implements Feed {
       asks: sortedLevels(data.a, -1, 'a'),
     };
     if (diff.first > diff.last) throw new ValueError(`depthUpdate: U ${diff.first} is above u ${diff.last}`);
-    const source = this.source(data, time, receivedAt);
+    const market = this.marketOf(data);
+    const { exchange, market_type, symbol, instrument } = market.instrument;
     this.out.row('orderbook_update', {
-      ...source,
+      exchange,
+      market_type,
+      symbol,
+      instrument,
+      timestamp: time,
+      received_at: receivedAt,
+      data_source: this.options.dataSource,
       first_update_id: diff.first,
       last_update_id: diff.last,
       prev_update_id: diff.prev,
@@ -328,7 +342,7 @@ class BinanceFeed implements Feed {
       bids: diff.bids,
       asks: diff.asks,
     });
-    this.markets.get(source.instrument)!.sync.onDiff(diff);
+    market.sync.onDiff(diff);
   }
 
   private snapshot(query: URLSearchParams, answer: WireRecord, receivedAt: number): void {
@@ -410,18 +424,9 @@ class BinanceFeed implements Feed {
     });
   }
 
-  private source(data: WireRecord, time: number, receivedAt: number): RowSource {
+  private marketOf(data: WireRecord): Market {
     if (typeof data.s !== 'string' || data.s === '') throw new ValueError(`s is ${JSON.stringify(data.s)}`);
-    const { exchange, market_type, symbol, instrument } = this.market(data.s).instrument;
-    return {
-      exchange,
-      market_type,
-      symbol,
-      instrument,
-      timestamp: time,
-      received_at: receivedAt,
-      data_source: this.options.dataSource,
-    };
+    return this.market(data.s);
   }
 
   private market(id: string): Market {

@@ -18,7 +18,7 @@ import {
 } from 'nats';
 import type { Logger } from './log.ts';
 import type { DataType } from './rows.ts';
-import { durableName, type StreamDefinition } from './streams.ts';
+import { durableName, type StreamDefinition, streamDefinitions } from './streams.ts';
 
 /** JetStream's API error codes that this file tells apart. */
 const STREAM_NOT_FOUND = 10059;
@@ -143,6 +143,15 @@ export async function ensureDurable(
       ...wanted,
     });
   }
+}
+
+/** Messages that the store's durables have not acknowledged yet, delivered or not. */
+export async function unacknowledged(manager: JetStreamManager): Promise<number> {
+  let open = 0;
+  for (const { name } of streamDefinitions()) {
+    for await (const info of manager.consumers.list(name)) open += info.num_pending + info.num_ack_pending;
+  }
+  return open;
 }
 
 function apiErrorCode(error: unknown): number | undefined {

@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createWriteStream, existsSync, mkdirSync, type WriteStream } from 'node:fs';
 import { join } from 'node:path';
+import { OperatorError } from './cli.ts';
 
 /** Waits before a restart: doubling from the first to the last; a child that lived this long starts them anew. */
 const FIRST_WAIT_MS = 500;
@@ -131,7 +132,11 @@ export async function waitFor(
     const failure = failed();
     if (failure) throw failure;
     if (await probe()) return;
-    if (Date.now() > deadline) throw new Error(`${what} was not ready within ${limitMs / 1000} s`);
-    await new Promise((done) => setTimeout(done, 100));
+    if (Date.now() > deadline) throw new OperatorError(`${what} was not ready within ${limitMs / 1000} s`);
+    await pauseMs(100);
   }
+}
+
+export function pauseMs(ms: number): Promise<void> {
+  return new Promise((done) => setTimeout(done, ms));
 }

@@ -1,0 +1,321 @@
+/** The whole set of processes behind `npm start`: started in order, watched, stopped in order, and its rows balanced. */
+import { readFileSync, statfsSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { createClient } from '@clickhouse/client';
+import { connect, type NatsConnection } from 'nats';
+import { request } from 'undici';
+import { brokerPlan, findNatsServer, natsAnswers } from './broker.ts';
+import { OperatorError } from './cli.ts';
+import { createClickHouse } from './clickhouse.ts';
+import type { Config, Mode } from './config.ts';
+import { DEFAULT_SESSIONS, engineEnvironment } from './embedded/environment.ts';
+import { readJson } from './files.ts';
+import { ensureStreams, unacknowledged } from './jetstream.ts';
+import {
+  balance,
+  countGaps,
+  countPublished,
+  countStored,
+  type Figures,
+  type LedgerReport,
+  ledgerKey,
+  type Published,
+} from './ledger.ts';
+import { createLogger } from './log.ts';
+import { Child, type ChildPlan, pauseMs, scriptPlan, waitFor } from './processes.ts';
+import type { DataType } from './rows.ts';
+import { type StreamName, streamDefinitions } from './streams.ts';
+
+/** A first start reads 540 MB of engine from a cold disk. */
+const START_LIMIT_MS = 120_000;
+const FOREIGN_LIMIT_MS = 10_000;
+/** At the end of a timed run: the sources count as dry when nothing new came for this long. */
+const QUIET_MS = 2000;
+const DRAIN_LIMIT_MS = 120_000;
+/** At a plain stop, what is left after this time waits in JetStream for the next start. */
+const STOP_DRAIN_MS = 5000;
+/** A service that has just begun has not had its first rows yet; its faults are told after that. */
+const SETTLING_SECONDS = 10;
+
+export interface SystemPlan {
+  mode: Mode;
+  config: Config;
+  /** Null: no own broker. */
+  natsPort: number | null;
+  /** Null: no own database. */
+  clickhousePort: number | null;
+  /** Of the simulated market. */
+  seed: string;
+  /** For the children. */
+  env: NodeJS.ProcessEnv;
+  /** Tells the operator a line. */
+  say(line: string): void;
+}
+
+/** The running set: children in the order of their start, and what is known of this run. */
+export class System {
+  readonly children = new Map<string, Child>();
+  startedAt = Date.now();
+  bases: Record<StreamName, number> = { MARKET_DATA: 0, ORDERBOOK_SNAP: 0 };
+  private startFailure: Error | null = null;
+  private starting = true;
+  private stopping = false;
+
+  constructor(readonly plan: SystemPlan) {}
+
+  get restarts(): number {
+    return [...this.children.values()].reduce((sum, child) => sum + child.restarts, 0);
+  }
+
+  /** Starts everything in order; each part waits for what it stands on. */
+  async start(): Promise<void> {
+    const { plan } = this;
+    const { config, env } = plan;
+    const logDir = join(config.dataDir, 'logs');
+    const definitions = streamDefinitions(config.streamMaxBytes ?? streamBudget(config.dataDir));
+    const streamBytes = definitions.reduce((sum, each) => sum + each.maxBytes, 0);
+    env.MARKETPRISM_STREAM_MAX_BYTES ??= String(streamBytes);
+    if (plan.natsPort !== null) {
+      const directory = resolve(config.dataDir, 'nats');
+      this.launch(brokerPlan(findNatsServer()!, directory, plan.natsPort, streamBytes, logDir));
+    }
+    if (plan.clickhousePort !== null) {
+      const args = ['--data-dir', join(config.dataDir, 'clickhouse'), '--port', String(plan.clickhousePort)];
+      // With its environment set from outside it needs no process of its own for that.
+      const engineEnv = { ...env, ...engineEnvironment(DEFAULT_SESSIONS) };
+      this.launch(scriptPlan('clickhouse_embedded', args, engineEnv, logDir));
+    }
+    if (plan.mode === 'demo') this.launch(scriptPlan('exchange_sim', this.simulatorArgs(), env, logDir));
+    if (plan.natsPort !== null) await this.ready('nats-server', () => natsAnswers(plan.natsPort!));
+    await this.ready(
+      `the database at ${config.clickhouseUrl}`,
+      () => this.databaseAnswers(),
+      plan.clickhousePort === null,
+    );
+    if (plan.mode === 'demo') {
+      await this.ready('exchange_sim', async () => readJson(env.MARKETPRISM_ENDPOINTS!) !== null);
+    }
+    await this.withNats(async (nats) => {
+      const manager = await nats.jetstreamManager();
+      await ensureStreams(manager, definitions, createLogger('up', 'error'));
+      for (const { name } of definitions) this.bases[name] = (await manager.streams.info(name)).state.last_seq;
+    });
+    this.startedAt = Date.now();
+    this.launch(scriptPlan('store', [], env, logDir));
+    this.launch(scriptPlan('collector', [], env, logDir));
+    await this.ready('store', async () => (await getJson(config.storePort)) !== null);
+    await this.ready('collector', async () => (await getJson(config.healthPort)) !== null);
+    this.starting = false;
+  }
+
+  /** Stops in order: sources first, so that all that they gave is stored by what still runs. */
+  async stop(): Promise<void> {
+    this.starting = false;
+    this.stopping = true;
+    await this.children.get('collector')?.stop();
+    try {
+      if (this.children.get('store')?.running) await this.drained(STOP_DRAIN_MS);
+    } catch (error) {
+      // Without a broker nothing can drain; what it holds is stored at the next start.
+      this.plan.say(`stopping without a last look at the broker: ${(error as Error).message}`);
+    }
+    for (const name of ['store', 'exchange_sim', 'clickhouse_embedded', 'nats-server']) {
+      await this.children.get(name)?.stop();
+    }
+  }
+
+  /** The ledger of this run: the sources stop, everything is stored, then both ends are counted. */
+  async settle(): Promise<LedgerReport> {
+    const { plan } = this;
+    const seconds = (Date.now() - this.startedAt) / 1000;
+    const sent = plan.mode === 'demo' ? await this.stopSimulator() : null;
+    await this.children.get('collector')!.stop();
+    await this.drained(DRAIN_LIMIT_MS);
+    const client = createClickHouse(clickhouseServer(plan.config), 'marketprism-up');
+    const published: Published = { rows: new Map(), byBoot: new Map() };
+    try {
+      await this.withNats(async (nats) => {
+        for (const name of Object.keys(this.bases) as StreamName[]) {
+          await countPublished(nats, name, this.bases[name], published);
+        }
+      });
+      const figures: Figures = {
+        received: this.received(published),
+        published: published.rows,
+        stored: await countStored(client, plan.config.hotDatabase, this.bases),
+        gaps: await countGaps(client, plan.config.hotDatabase, this.bases.MARKET_DATA),
+        sent,
+      };
+      return balance(plan.mode, Math.round(seconds * 10) / 10, figures);
+    } finally {
+      await client.close();
+    }
+  }
+
+  /** One line of figures; null while a service does not answer. */
+  async figures(): Promise<{ received: number; stored: number; backlog: number; faults: string[] }> {
+    const { config } = this.plan;
+    const [collector, store] = await Promise.all([getJson(config.healthPort), getJson(config.storePort)]);
+    const faults: string[] = [];
+    for (const [name, document] of [
+      ['collector', collector],
+      ['store', store],
+    ] as const) {
+      if (document === null) {
+        faults.push(`${name} does not answer`);
+        continue;
+      }
+      if (document.uptime < SETTLING_SECONDS) continue;
+      for (const [check, state] of Object.entries(document.checks)) {
+        if (state.status === 'unhealthy') faults.push(`${check}: ${state.error_message}`);
+      }
+    }
+    const checks = Object.values(store?.checks ?? {});
+    const sum = (field: 'inserted' | 'backlog') =>
+      checks.reduce((total, each) => total + (each.details?.[field] ?? 0), 0);
+    const received = (collector?.received ?? []).reduce((total, each) => total + each.received, 0);
+    return { received, stored: sum('inserted'), backlog: sum('backlog'), faults };
+  }
+
+  private launch(plan: ChildPlan): void {
+    if (this.stopping) throw new OperatorError('stopped while starting');
+    const child = new Child(plan, ({ code, signal, lastLine }) => {
+      const how = signal ? `was killed (${signal})` : `ended with code ${code}`;
+      if (this.starting) {
+        this.startFailure = new OperatorError(
+          `${plan.name} ${how}: ${lastLine || `see ${plan.logDir}/${plan.name}.log`}`,
+        );
+        return false;
+      }
+      this.plan.say(`${plan.name} ${how}: starting it again${lastLine ? ` (${lastLine})` : ''}`);
+      return true;
+    });
+    this.children.set(plan.name, child);
+    child.start();
+  }
+
+  /** @param foreign not started by us, so it is there already or not at all */
+  private ready(what: string, probe: () => Promise<boolean>, foreign = false): Promise<void> {
+    const failed = () => (this.stopping ? new OperatorError('stopped while starting') : this.startFailure);
+    return waitFor(what, foreign ? FOREIGN_LIMIT_MS : START_LIMIT_MS, probe, failed);
+  }
+
+  private simulatorArgs(): string[] {
+    const { config, seed, env } = this.plan;
+    const exchanges = ['--exchanges', config.exchanges.join(','), '--symbols', config.symbols.join(',')];
+    return ['--port', '0', '--seed', seed, ...exchanges, '--endpoints', env.MARKETPRISM_ENDPOINTS!];
+  }
+
+  private async databaseAnswers(): Promise<boolean> {
+    const { config } = this.plan;
+    const client = createClient({ url: config.clickhouseUrl, log: { level: 127 } });
+    try {
+      return (await client.ping()).success;
+    } finally {
+      await client.close();
+    }
+  }
+
+  private async withNats(work: (nats: NatsConnection) => Promise<void>): Promise<void> {
+    const { natsUrl } = this.plan.config;
+    const nats = await connect({ servers: natsUrl.split(','), name: 'up' }).catch((error: Error) => {
+      throw new OperatorError(`the broker at ${natsUrl} cannot be reached: ${error.message}`);
+    });
+    try {
+      await work(nats);
+    } finally {
+      await nats.close();
+    }
+  }
+
+  /** Waits until the store has acknowledged everything, or the time is over. */
+  private async drained(limitMs: number): Promise<void> {
+    await this.withNats(async (nats) => {
+      const manager = await nats.jetstreamManager();
+      const deadline = Date.now() + limitMs;
+      while (Date.now() < deadline) {
+        if ((await unacknowledged(manager)) === 0) return;
+        await pauseMs(200);
+      }
+    });
+  }
+
+  /** Stops the simulated markets, waits until the collector has read what is on the way. @returns what was sent */
+  private async stopSimulator(): Promise<Map<string, number>> {
+    const control = this.simulatorControl();
+    await request(`${control}/control`, { method: 'POST', body: JSON.stringify({ action: 'stop' }) });
+    const deadline = Date.now() + DRAIN_LIMIT_MS;
+    let last = -1;
+    for (let quietSince = Date.now(); Date.now() - quietSince < QUIET_MS && Date.now() < deadline; await pauseMs(100)) {
+      const { received } = await this.figures();
+      if (received !== last) quietSince = Date.now();
+      last = received;
+    }
+    const { body } = await request(`${control}/ledger`);
+    const ledger = (await body.json()) as { streams: { exchange: string; data_type: string; sent: number }[] };
+    const sent = new Map<string, number>();
+    for (const stream of ledger.streams) {
+      const key = ledgerKey(stream.exchange, stream.data_type);
+      sent.set(key, (sent.get(key) ?? 0) + stream.sent);
+    }
+    return sent;
+  }
+
+  /** The simulator logs where it listens. */
+  private simulatorControl(): string {
+    const log = readFileSync(join(this.plan.config.dataDir, 'logs', 'exchange_sim.log'), 'utf8');
+    const controls = [...log.matchAll(/"control":"([^"]+)"/g)];
+    const last = controls[controls.length - 1]?.[1];
+    if (!last) throw new OperatorError('exchange_sim has not said where it listens');
+    return last;
+  }
+
+  /** Of the collector's last run its own count; of runs that were killed, what they had published. */
+  private received(published: Published): Map<string, number> {
+    const { config } = this.plan;
+    const report = readJson(join(config.dataDir, 'state', `collector-${config.collectorId}.json`)) as {
+      boot: string;
+      started: number;
+      rows: { exchange: string; data_type: DataType; received: number }[];
+    } | null;
+    const current = report !== null && report.started >= this.startedAt ? report : null;
+    const out = new Map(current?.rows.map((row) => [ledgerKey(row.exchange, row.data_type), row.received]));
+    for (const [boot, counts] of published.byBoot) {
+      if (boot === current?.boot) continue;
+      for (const [key, rows] of counts) out.set(key, (out.get(key) ?? 0) + rows);
+    }
+    return out;
+  }
+}
+
+/** Both streams together take at most half of the free disk. */
+function streamBudget(directory: string): number | undefined {
+  const disk = statfsSync(directory);
+  const full = streamDefinitions().reduce((sum, each) => sum + each.maxBytes, 0);
+  const half = Math.floor((disk.bavail * disk.bsize) / 2);
+  return half < full ? half : undefined;
+}
+
+function clickhouseServer(config: Config) {
+  return { url: config.clickhouseUrl, username: config.clickhouseUser, password: config.clickhousePassword };
+}
+
+interface StatusDocument {
+  uptime: number;
+  checks: Record<
+    string,
+    { status: string; error_message: string | null; details?: { inserted?: number; backlog?: number } }
+  >;
+  received?: { received: number }[];
+}
+
+/** A service's /health, or null when it does not answer. */
+async function getJson(port: number): Promise<StatusDocument | null> {
+  try {
+    const { body } = await request(`http://127.0.0.1:${port}/health`, { signal: AbortSignal.timeout(2000) });
+    return (await body.json()) as StatusDocument;
+  } catch {
+    // Starting, restarting or hanging: for a status line it is all the same, and the caller says so.
+    return null;
+  }
+}
