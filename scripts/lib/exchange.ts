@@ -37,6 +37,17 @@ export interface RestRequest {
   weight: number;
 }
 
+/** A reading that the venue has no stream for. */
+export interface Poll {
+  type: DataType;
+  /** Null: one request serves all instruments. */
+  instrument: Instrument | null;
+  path: string;
+  weight: number;
+  /** When to ask, as a cron pattern with seconds, shortly after the venue publishes. */
+  cron: string;
+}
+
 /** What happened besides rows. Everything is counted by kind and reason; nothing is dropped in silence. */
 export type FeedEvent =
   /** A book was dropped and is built anew. */
@@ -44,7 +55,11 @@ export type FeedEvent =
   /** A frame that is known and not stored: acknowledgements, heartbeats, tickers. */
   | { kind: 'ignored'; reason: string }
   /** An answer to a control message of ours; `granted` is the venue's list of what is subscribed, when that was asked. */
-  | { kind: 'ack'; id: number; error: string | null; granted: string[] | null }
+  | { kind: 'ack'; id: number | null; error: string | null; granted: string[] | null }
+  /** The venue wants this sent back on the same socket (a heartbeat's answer). */
+  | { kind: 'reply'; text: string }
+  /** These channels, by name, must be subscribed anew: only that brings a new snapshot of their book. */
+  | { kind: 'resubscribe'; channels: string[] }
   /** Not understood, or not sound: no row came of it. */
   | { kind: 'rejected'; reason: string }
   /** The venue announced that it will close: open a new socket first. */
@@ -87,6 +102,13 @@ export interface ExchangeModule {
   connections(instruments: Instrument[]): Connection[];
   /** Control messages that subscribe `channels`, ids from `firstId` on. */
   subscribe(channels: Channel[], firstId: number): { id: number; text: string }[];
+  /** Control messages that end subscriptions, for venues whose books are rebuilt by subscribing anew. */
+  unsubscribe?(channels: Channel[], firstId: number): { id: number; text: string }[];
+  /** What the client must send so that the venue keeps the socket. */
+  ping?: { text: string; everyMs: number };
+  /** Instrument lists to fetch before anything is subscribed: units, names, what is listed. */
+  instrumentLists?: { path: string; weight: number }[];
+  polls?(instruments: Instrument[]): Poll[];
   /** A control message that asks for the list of what is subscribed, where the venue has one. */
   listSubscriptions?(id: number): string;
   createFeed(options: FeedOptions): Feed;

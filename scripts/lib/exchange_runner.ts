@@ -106,8 +106,7 @@ export class ExchangeRunner implements FeedOutput {
   }
 
   event(event: FeedEvent): void {
-    const reason =
-      event.kind === 'resync' ? event.cause : event.kind === 'ack' ? (event.error ? 'error' : 'ok') : event.reason;
+    const reason = reasonOf(event);
     const count = this.count(event.kind, reason);
     if (event.kind === 'ack') this.reading?.onAck(event.id, event.error, event.granted);
     else if (event.kind === 'closing') this.reading?.restart(event.reason);
@@ -246,6 +245,13 @@ export class ExchangeRunner implements FeedOutput {
     this.events.set(key, entry);
     return entry.count;
   }
+}
+
+/** What an event is counted under. */
+function reasonOf(event: FeedEvent): string {
+  if (event.kind === 'resync') return event.cause;
+  if (event.kind === 'ack') return event.error ? 'error' : 'ok';
+  return 'reason' in event ? event.reason : event.kind;
 }
 
 function isPowerOfTwo(count: number): boolean {

@@ -69,9 +69,9 @@ export class VenueSocket {
   }
 
   /** The feed read an answer to a control message. `granted`: what the venue lists as subscribed, if it was asked for. */
-  onAck(id: number, error: string | null, granted: string[] | null): void {
-    const asked = this.unanswered.get(id);
-    this.unanswered.delete(id);
+  onAck(id: number | null, error: string | null, granted: string[] | null): void {
+    const asked = id === null ? undefined : this.unanswered.get(id);
+    if (id !== null) this.unanswered.delete(id);
     if (error !== null) {
       this.fail(`control message ${id} refused: ${error}`);
     } else if (asked?.list && granted !== null) {
