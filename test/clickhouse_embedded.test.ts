@@ -760,3 +760,21 @@ test('started plainly it works in a child, which stops with it and dies with it'
   const third = await start(dir, [], env);
   assert.equal(await stop(third), 0);
 });
+
+test('memory of other processes in the same container is not held against its limit', async () => {
+  const hog = spawn(process.execPath, [
+    '-e',
+    "globalThis.held = Buffer.alloc(700 * 2 ** 20, 1); console.log('full'); setTimeout(() => {}, 2 ** 30)",
+  ]);
+  try {
+    await once(hog.stdout, 'data');
+    const server = await start(join(root, 'beside-hog'), ['--memory', '512MiB']);
+    // The engine looks at its memory only now and then.
+    await sleep(1000);
+    const counted = await rows<{ n: string }>('SELECT count() AS n FROM numbers(1000000)', server.client);
+    assert.deepEqual(counted, [{ n: '1000000' }]);
+    await stop(server);
+  } finally {
+    hog.kill('SIGKILL');
+  }
+});

@@ -142,6 +142,9 @@ export function engineConfig(memoryBytes: number): string {
   const cache = Math.floor(memoryBytes / 32);
   const entries: Record<string, number> = {
     max_server_memory_usage: memoryBytes,
+    // Otherwise the limit is held against the whole control group, that is against all else in the same container or service.
+    memory_worker_use_cgroup: 0,
+    memory_worker_dynamic_hard_limit: 0,
     mark_cache_size: cache,
     primary_index_cache_size: cache,
     index_mark_cache_size: Math.floor(cache / 4),
