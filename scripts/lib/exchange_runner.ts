@@ -110,6 +110,8 @@ export class ExchangeRunner implements FeedOutput {
     const count = this.count(event.kind, reason);
     if (event.kind === 'ack') this.reading?.onAck(event.id, event.error, event.granted);
     else if (event.kind === 'closing') this.reading?.restart(event.reason);
+    else if (event.kind === 'reply') this.reading?.reply(event.text);
+    else if (event.kind === 'resubscribe') for (const socket of this.sockets) socket.resubscribe(event.channels);
     else if (event.kind === 'resync') {
       const { symbol, exchange } = event.instrument;
       this.log.warn({ event: 'resync', exchange, symbol, cause: event.cause, last: event.last, next: event.next });

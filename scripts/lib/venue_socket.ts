@@ -42,6 +42,14 @@ export interface SocketState {
   lastError: string | null;
 }
 
+interface ControlMessage {
+  /** Null: no answer is awaited. */
+  id: number | null;
+  text: string;
+  /** Its answer is the list of what is subscribed. */
+  list: boolean;
+}
+
 export class VenueSocket {
   readonly state: SocketState = {
     connected: false,
@@ -59,9 +67,16 @@ export class VenueSocket {
   private nextId = 1;
   /** Control messages that wait for an answer, by id. */
   private readonly unanswered = new Map<number, { sentAt: number; list: boolean }>();
+  /** Channels that the venue has named as granted on this connection. */
+  private readonly granted = new Set<string>();
+  /** Control messages that wait for their turn, and the earliest time of the next one. */
+  private readonly outgoing: ControlMessage[] = [];
+  private nextSendAt = 0;
+  private nextPingAt = 0;
+  private reconnectAtOnce = false;
   private reconnectTimer: NodeJS.Timeout | undefined;
+  private sendTimer: NodeJS.Timeout | undefined;
   private readonly checkTimer: NodeJS.Timeout;
-  private sends: NodeJS.Timeout[] = [];
 
   constructor(private readonly options: VenueSocketOptions) {
     this.checkTimer = setInterval(() => this.check(Date.now()), CHECK_MS);
@@ -72,13 +87,30 @@ export class VenueSocket {
   onAck(id: number | null, error: string | null, granted: string[] | null): void {
     const asked = id === null ? undefined : this.unanswered.get(id);
     if (id !== null) this.unanswered.delete(id);
-    if (error !== null) {
-      this.fail(`control message ${id} refused: ${error}`);
-    } else if (asked?.list && granted !== null) {
-      const has = new Set(granted);
-      this.state.missing = this.options.connection.channels.map((each) => each.name).filter((each) => !has.has(each));
-      if (this.state.missing.length > 0) this.fail(`not granted: ${this.state.missing.slice(0, 10).join(', ')}`);
-      else this.log('subscribed', { channels: granted.length });
+    if (error !== null) this.fail(`control message ${id ?? ''} refused: ${error}`);
+    if (granted === null) return;
+    for (const name of granted) this.granted.add(name);
+    this.state.missing = this.options.connection.channels
+      .map((each) => each.name)
+      .filter((name) => !this.granted.has(name));
+    if (this.state.missing.length === 0) this.log('subscribed', { channels: this.granted.size });
+    else if (asked?.list) this.failMissing();
+  }
+
+  /** Sends the venue's own heartbeat answer, at its turn. */
+  reply(text: string): void {
+    this.enqueue([{ id: null, text, list: false }]);
+  }
+
+  /** Ends and renews subscriptions: on some venues only that brings a new snapshot. Names of other sockets are passed over. */
+  resubscribe(names: string[]): void {
+    const { module, connection } = this.options;
+    const channels = connection.channels.filter((each) => names.includes(each.name));
+    if (channels.length === 0) return;
+    for (const build of [module.unsubscribe, module.subscribe]) {
+      const messages = build?.(channels, this.nextId) ?? [];
+      this.nextId += messages.length;
+      this.enqueue(messages.map((each) => ({ ...each, list: false })));
     }
   }
 
@@ -96,6 +128,7 @@ export class VenueSocket {
   /** The venue announced a close, or we know better: come back at once with a new socket. */
   restart(reason: string): void {
     this.state.lastError = reason;
+    this.reconnectAtOnce = true;
     this.socket?.terminate();
   }
 
@@ -104,6 +137,7 @@ export class VenueSocket {
     this.stopped = true;
     clearInterval(this.checkTimer);
     clearTimeout(this.reconnectTimer);
+    clearTimeout(this.sendTimer);
     this.socket?.terminate();
   }
 
@@ -135,22 +169,38 @@ export class VenueSocket {
     this.state.connected = true;
     this.state.lastInboundAt = this.openedAt;
     this.state.missing = [];
+    this.granted.clear();
     if (this.paused) socket.pause();
     const { module, connection } = this.options;
-    const messages = module.subscribe(connection.channels, this.nextId).map((each) => ({ ...each, list: false }));
+    const messages: ControlMessage[] = module
+      .subscribe(connection.channels, this.nextId)
+      .map((each) => ({ ...each, list: false }));
     this.nextId += messages.length;
     const list = module.listSubscriptions?.(this.nextId);
     if (list !== undefined) messages.push({ id: this.nextId++, text: list, list: true });
-    const spacing = 1000 / module.messagesPerSecond;
+    this.nextPingAt = this.openedAt + (module.ping?.everyMs ?? Number.POSITIVE_INFINITY);
     this.log('connected', { messages: messages.length });
-    for (const [index, { id, text, list }] of messages.entries()) {
-      const timer = setTimeout(() => {
-        if (socket.readyState !== WebSocket.OPEN) return;
-        this.unanswered.set(id, { sentAt: Date.now(), list });
-        socket.send(text);
-      }, index * spacing);
-      this.sends.push(timer);
+    this.enqueue(messages);
+  }
+
+  private enqueue(messages: ControlMessage[]): void {
+    this.outgoing.push(...messages);
+    if (this.sendTimer === undefined) this.sendNext();
+  }
+
+  /** Sends what waits, no faster than the venue allows. */
+  private sendNext(): void {
+    this.sendTimer = undefined;
+    const now = Date.now();
+    if (now >= this.nextSendAt && this.socket?.readyState === WebSocket.OPEN) {
+      const message = this.outgoing.shift();
+      if (message === undefined) return;
+      if (message.id !== null) this.unanswered.set(message.id, { sentAt: now, list: message.list });
+      this.socket.send(message.text);
+      this.nextSendAt = now + 1000 / this.options.module.messagesPerSecond;
     }
+    if (this.outgoing.length === 0 || this.socket?.readyState !== WebSocket.OPEN) return;
+    this.sendTimer = setTimeout(() => this.sendNext(), Math.max(this.nextSendAt - now, 1));
   }
 
   private closed(socket: WebSocket, code: number, reason: string): void {
@@ -158,12 +208,15 @@ export class VenueSocket {
     const wasConnected = this.state.connected;
     this.state.connected = false;
     this.unanswered.clear();
-    for (const timer of this.sends.splice(0)) clearTimeout(timer);
+    this.outgoing.length = 0;
+    clearTimeout(this.sendTimer);
+    this.sendTimer = undefined;
     if (this.stopped) return;
     if (wasConnected) this.options.onLost();
     if (wasConnected && Date.now() - this.openedAt > STABLE_MS) this.attempts = 0;
     const ceiling = Math.min(FIRST_WAIT_MS * 2 ** this.attempts, LAST_WAIT_MS);
-    const wait = Math.round(ceiling * (0.5 + 0.5 * this.options.random()));
+    const wait = this.reconnectAtOnce ? 0 : Math.round(ceiling * (0.5 + 0.5 * this.options.random()));
+    this.reconnectAtOnce = false;
     this.attempts += 1;
     this.state.reconnects += 1;
     this.log('disconnected', { code, reason: reason || this.state.lastError, wait_ms: wait });
@@ -184,6 +237,19 @@ export class VenueSocket {
       this.socket?.terminate();
       return;
     }
+    const { ping } = this.options.module;
+    if (ping && now >= this.nextPingAt) {
+      this.nextPingAt = now + ping.everyMs;
+      this.reply(ping.text);
+    }
+    // Where the venue names each granted channel, those that it leaves out show by now.
+    if (this.granted.size > 0 && this.state.missing.length > 0 && now - this.openedAt > ACK_TIMEOUT_MS)
+      this.failMissing();
+  }
+
+  private failMissing(): void {
+    const message = `not granted: ${this.state.missing.slice(0, 10).join(', ')}`;
+    if (this.state.lastError !== message) this.fail(message);
   }
 
   private fail(message: string): void {
@@ -198,7 +264,15 @@ export class VenueSocket {
   }
 }
 
+/** Wall clock minus the fine clock, ms. The fine clock does not follow corrections of the wall clock. */
+let anchor = Date.now() - performance.now();
+/** A difference beyond the wall clock's own coarseness is a correction of it. */
+const CORRECTION_MS = 2;
+
 /** Wall clock in µs since the epoch, as fine as the platform tells it. */
 export function nowMicros(): number {
-  return Math.round((performance.timeOrigin + performance.now()) * 1000);
+  const fine = performance.now();
+  const wall = Date.now();
+  if (Math.abs(anchor + fine - wall) > CORRECTION_MS) anchor = wall - fine;
+  return Math.round((anchor + fine) * 1000);
 }
