@@ -30,7 +30,7 @@ import { type Config, loadConfig, type Mode } from './lib/config.ts';
 import { writeJsonAtomic } from './lib/files.ts';
 import { ledgerTable } from './lib/ledger.ts';
 import { takeLock } from './lib/lock.ts';
-import { pauseMs } from './lib/processes.ts';
+import { pause } from './lib/pause.ts';
 import { System, type SystemPlan } from './lib/system.ts';
 
 const PROBE_LIMIT_MS = 4000;
@@ -239,7 +239,7 @@ async function watch(system: System, plan: Plan, stopped: Promise<'stopped'>): P
   });
   while (end === null) {
     await status.show();
-    await Promise.race([stopped, pauseMs(Math.max(Math.min(STATUS_MS, deadline - Date.now()), 0))]);
+    await Promise.race([stopped, pause(Math.max(Math.min(STATUS_MS, deadline - Date.now()), 0))]);
     if (Date.now() >= deadline) end ??= 'elapsed';
   }
   status.end();

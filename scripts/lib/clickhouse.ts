@@ -1,6 +1,7 @@
 /** ClickHouse as this project uses it: one client per server, inserts that fail loudly, and the fence after an unclear one. */
 import { Readable } from 'node:stream';
 import { type ClickHouseClient, ClickHouseError, type ClickHouseSettings, createClient } from '@clickhouse/client';
+import { pause } from './pause.ts';
 
 /**
  * Every insert: the answer comes after the write, a misspelt member or a null where none is allowed is an error and not a 0,
@@ -125,23 +126,4 @@ export async function fence(client: ClickHouseClient, prefix: string, stop: Abor
     quiet = running === '0' ? quiet + 1 : 0;
     if (quiet < 2) await pause(FENCE_PAUSE_MS, stop);
   }
-}
-
-/** Waits; rejects with the signal's reason when `stop` fires. */
-export function pause(ms: number, stop: AbortSignal): Promise<void> {
-  return new Promise((done, fail) => {
-    if (stop.aborted) {
-      fail(stop.reason);
-      return;
-    }
-    const onStop = () => {
-      clearTimeout(timer);
-      fail(stop.reason);
-    };
-    const timer = setTimeout(() => {
-      stop.removeEventListener('abort', onStop);
-      done();
-    }, ms);
-    stop.addEventListener('abort', onStop, { once: true });
-  });
 }

@@ -1,9 +1,20 @@
 /** One exchange inside the collector: its sockets, its feed, its snapshots, and what is known of each stream. */
+import { Cron } from 'croner';
 import type { Batcher } from './batcher.ts';
 import type { Config } from './config.ts';
 import { DistinctCounter } from './distinct.ts';
-import type { ExchangeModule, Feed, FeedEvent, FeedOutput, Instrument, RestRequest } from './exchange.ts';
+import type {
+  Connection,
+  ExchangeModule,
+  Feed,
+  FeedEvent,
+  FeedOutput,
+  Instrument,
+  Poll,
+  RestRequest,
+} from './exchange.ts';
 import type { Logger } from './log.ts';
+import { pause } from './pause.ts';
 import { DATA_TYPES, type DataType, type Rows, TABLES } from './rows.ts';
 import type { Check } from './service.ts';
 import { VenueRest } from './venue_rest.ts';
@@ -14,6 +25,8 @@ const REQUEST_CHECK_MS = 50;
 /** Waits between snapshot requests of one symbol: doubling from the first to the last. */
 const FIRST_RETRY_MS = 500;
 const LAST_RETRY_MS = 30_000;
+/** A poll refused for longer than this waits for its next round. */
+const LONGEST_POLL_WAIT_MS = 60_000;
 /** Requests under way to one host. */
 const MAX_REQUESTS = 2;
 /** A stream whose last row is older than this is stale, s. */
@@ -40,7 +53,11 @@ interface Retry {
 }
 
 export class ExchangeRunner implements FeedOutput {
-  readonly sockets: VenueSocket[];
+  readonly sockets: VenueSocket[] = [];
+  private readonly wsHost: string;
+  private readonly connections: Connection[];
+  private readonly polls: Poll[];
+  private readonly crons: Cron[] = [];
   private readonly feed: Feed;
   private readonly rest: VenueRest;
   /** Streams that were asked for, by `type instrument`. */
@@ -52,7 +69,11 @@ export class ExchangeRunner implements FeedOutput {
   /** The socket whose frame is being read. */
   private reading: VenueSocket | null = null;
   private running = 0;
-  private stopped = false;
+  private readonly stopping = new AbortController();
+
+  private get stopped(): boolean {
+    return this.stopping.signal.aborted;
+  }
 
   constructor(
     readonly module: ExchangeModule,
@@ -65,33 +86,54 @@ export class ExchangeRunner implements FeedOutput {
     const instruments = module.marketTypes.flatMap((type) =>
       config.symbols.map((pair) => module.instrument(pair, type)),
     );
+    this.wsHost = hosts.ws;
     this.rest = new VenueRest(hosts.rest, module.restWeightPerMinute, module.restWeightHeader, log);
     this.feed = module.createFeed({
       instruments,
       dataSource: config.mode,
       orderbookIntervalMs: config.orderbookIntervalMs,
     });
-    const connections = module.connections(instruments);
-    for (const { types, instrument } of connections.flatMap((each) => each.channels)) {
-      for (const type of types)
-        this.streams.set(streamKey(type, instrument.instrument), { type, instrument, lastRowAt: null });
+    this.connections = module.connections(instruments);
+    this.polls = module.polls?.(instruments) ?? [];
+    for (const { types, instrument } of this.connections.flatMap((each) => each.channels)) {
+      for (const type of types) this.expect(type, instrument);
     }
-    this.sockets = connections.map((connection) => {
-      const socket: VenueSocket = new VenueSocket({
-        module,
-        host: hosts.ws,
-        connection,
-        log,
-        random: Math.random,
-        onFrame: (text, receivedAt) => {
-          this.reading = socket;
-          this.feed.frame(text, receivedAt, this);
-        },
-        onLost: () => this.feed.disconnected(connection.channels, this),
-      });
-      return socket;
-    });
+    for (const { type, instrument } of this.polls) if (instrument !== null) this.expect(type, instrument);
     this.timer = setInterval(() => this.fetchNeeded(Date.now()), REQUEST_CHECK_MS);
+    void this.open();
+  }
+
+  private expect(type: DataType, instrument: Instrument): void {
+    this.streams.set(streamKey(type, instrument.instrument), { type, instrument, lastRowAt: null });
+  }
+
+  /** Instrument lists first, where units come from them; then sockets, and what is polled. */
+  private async open(): Promise<void> {
+    for (const list of this.module.instrumentLists ?? []) await this.fetchUntilServed(list.path, list.weight);
+    if (this.stopped) return;
+    for (const connection of this.connections) this.sockets.push(this.openSocket(connection));
+    for (const poll of this.polls) {
+      // Once at the start, then shortly after the venue publishes; a slow round delays the next one instead of meeting it.
+      const ask = () => this.poll(poll);
+      this.crons.push(new Cron(poll.cron, { protect: true, timezone: 'UTC' }, ask));
+      void ask();
+    }
+  }
+
+  private openSocket(connection: Connection): VenueSocket {
+    const socket: VenueSocket = new VenueSocket({
+      module: this.module,
+      host: this.wsHost,
+      connection,
+      log: this.log,
+      random: Math.random,
+      onFrame: (text, receivedAt) => {
+        this.reading = socket;
+        this.feed.frame(text, receivedAt, this);
+      },
+      onLost: () => this.feed.disconnected(connection.channels, this),
+    });
+    return socket;
   }
 
   row<T extends DataType>(type: T, row: Rows[T]): void {
@@ -130,9 +172,10 @@ export class ExchangeRunner implements FeedOutput {
   }
 
   stop(): void {
-    this.stopped = true;
+    this.stopping.abort();
     clearInterval(this.timer);
     for (const socket of this.sockets) socket.stop();
+    for (const cron of this.crons) cron.stop();
     void this.rest.close();
   }
 
@@ -200,6 +243,41 @@ export class ExchangeRunner implements FeedOutput {
     return now - stream.lastRowAt > limit * 1000 ? 'stale' : 'healthy';
   }
 
+  /** Ends early at a stop; who waits asks `stopped` then. */
+  private wait(ms: number): Promise<void> {
+    return pause(ms, this.stopping.signal).catch(() => undefined);
+  }
+
+  private async fetchUntilServed(path: string, weight: number): Promise<void> {
+    for (let wait = FIRST_RETRY_MS; !this.stopped; wait = Math.min(wait * 2, LAST_RETRY_MS)) {
+      const until = await this.ask(path, weight);
+      if (until === null) return;
+      await this.wait(Math.max(until - Date.now(), wait));
+    }
+  }
+
+  /** One round of a poll; a round that the venue refused is made up for as soon as it allows, within the same period. */
+  private async poll({ path, weight }: Poll): Promise<void> {
+    const until = await this.ask(path, weight);
+    if (until === null || this.stopped || until - Date.now() > LONGEST_POLL_WAIT_MS) return;
+    await this.wait(Math.max(until - Date.now(), FIRST_RETRY_MS));
+    if (!this.stopped) await this.ask(path, weight);
+  }
+
+  /** Asks once and feeds the answer. @returns null when served, else when to ask again (ms) */
+  private async ask(path: string, weight: number): Promise<number | null> {
+    const answer = await this.rest.get(path, weight);
+    if (this.stopped) return null;
+    if (answer.kind === 'ok') {
+      this.feed.rest(path, answer.body, nowMicros(), this);
+      return null;
+    }
+    this.count('request_failed', answer.kind);
+    const { exchange } = this.module;
+    this.log.warn({ event: 'request_failed', exchange, path, reason: answer.reason });
+    return answer.kind === 'wait' ? answer.until : Date.now();
+  }
+
   private fetchNeeded(now: number): void {
     for (const request of this.feed.requests()) {
       if (this.running >= MAX_REQUESTS) return;
@@ -213,29 +291,16 @@ export class ExchangeRunner implements FeedOutput {
   private async fetch(request: RestRequest, retry: Retry): Promise<void> {
     retry.running = true;
     this.running += 1;
-    const answer = await this.rest.get(request.path, request.weight);
+    const until = await this.ask(request.path, request.weight);
     this.running -= 1;
     retry.running = false;
-    if (this.stopped) return;
     const now = Date.now();
-    if (answer.kind === 'ok') {
-      this.feed.rest(request.path, answer.body, nowMicros(), this);
-      const served = !this.feed.requests().some((each) => each.path === request.path);
-      // A snapshot older than the first held diff is normal in a race, and asked for again soon.
-      retry.attempts = served ? 0 : retry.attempts + 1;
-    } else {
-      retry.attempts += 1;
-      this.count('request_failed', answer.kind);
-      this.log.warn({
-        event: 'request_failed',
-        exchange: this.module.exchange,
-        path: request.path,
-        reason: answer.reason,
-      });
-    }
+    // A snapshot older than the first held diff is normal in a race, and asked for again soon.
+    const served = until === null && !this.feed.requests().some((each) => each.path === request.path);
+    retry.attempts = served ? 0 : retry.attempts + 1;
     const wait =
       retry.attempts === 0 ? FIRST_RETRY_MS : Math.min(FIRST_RETRY_MS * 2 ** (retry.attempts - 1), LAST_RETRY_MS);
-    retry.notBefore = answer.kind === 'wait' ? Math.max(answer.until, now + wait) : now + wait;
+    retry.notBefore = Math.max(until ?? 0, now + wait);
   }
 
   private count(kind: string, reason: string): number {

@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { createWriteStream, existsSync, mkdirSync, type WriteStream } from 'node:fs';
 import { join } from 'node:path';
 import { OperatorError } from './cli.ts';
+import { pause } from './pause.ts';
 
 /** Waits before a restart: doubling from the first to the last; a child that lived this long starts them anew. */
 const FIRST_WAIT_MS = 500;
@@ -133,10 +134,6 @@ export async function waitFor(
     if (failure) throw failure;
     if (await probe()) return;
     if (Date.now() > deadline) throw new OperatorError(`${what} was not ready within ${limitMs / 1000} s`);
-    await pauseMs(100);
+    await pause(100);
   }
-}
-
-export function pauseMs(ms: number): Promise<void> {
-  return new Promise((done) => setTimeout(done, ms));
 }

@@ -22,7 +22,8 @@ import {
   type Published,
 } from './ledger.ts';
 import { createLogger } from './log.ts';
-import { Child, type ChildPlan, pauseMs, scriptPlan, waitFor } from './processes.ts';
+import { pause } from './pause.ts';
+import { Child, type ChildPlan, scriptPlan, waitFor } from './processes.ts';
 import type { DataType } from './rows.ts';
 import { type StreamName, streamDefinitions } from './streams.ts';
 
@@ -235,7 +236,7 @@ export class System {
       const deadline = Date.now() + limitMs;
       while (Date.now() < deadline) {
         if ((await unacknowledged(manager)) === 0) return;
-        await pauseMs(200);
+        await pause(200);
       }
     });
   }
@@ -246,7 +247,7 @@ export class System {
     await request(`${control}/control`, { method: 'POST', body: JSON.stringify({ action: 'stop' }) });
     const deadline = Date.now() + DRAIN_LIMIT_MS;
     let last = -1;
-    for (let quietSince = Date.now(); Date.now() - quietSince < QUIET_MS && Date.now() < deadline; await pauseMs(100)) {
+    for (let quietSince = Date.now(); Date.now() - quietSince < QUIET_MS && Date.now() < deadline; await pause(100)) {
       const { received } = await this.figures();
       if (received !== last) quietSince = Date.now();
       last = received;

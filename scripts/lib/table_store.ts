@@ -10,10 +10,11 @@ import {
   type StreamArrivals,
   streamKey,
 } from './arrivals.ts';
-import { fence, insertLines, isPoison, pause, selectText } from './clickhouse.ts';
+import { fence, insertLines, isPoison, selectText } from './clickhouse.ts';
 import { appendDeadLetters, type DeadLetter } from './deadletter.ts';
 import type { Delivery, PullConsumer } from './jetstream.ts';
 import type { Logger } from './log.ts';
+import { pause } from './pause.ts';
 import { type DataType, TABLES } from './rows.ts';
 import { parseSubject } from './streams.ts';
 
