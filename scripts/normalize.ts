@@ -23,10 +23,11 @@ import { createInterface } from 'node:readline';
 import { exchangeModule } from './exchanges/index.ts';
 import { duration, flags, runAsScript, UsageError } from './lib/cli.ts';
 import type { Feed, FeedOutput } from './lib/exchange.ts';
+import { memberText } from './lib/json_text.ts';
 import { type DataType, encodeRow, MARKET_TYPES, type MarketType, type Rows } from './lib/rows.ts';
 import { record } from './lib/wire.ts';
 
-/** Where rows go: lines without newline. `fault` is a frame or line of which no row could come, `note` is for a person. */
+/** Where rows go, as lines without newline; `fault` is told of a frame or line of which no row could come. */
 export interface NormalizeSink {
   line(text: string): void;
   fault(reason: string): void;
@@ -48,7 +49,8 @@ export function normalizeLine(feed: Feed, line: string, sink: NormalizeSink): vo
     const receivedAt = Math.round(input.received * 1000);
     if (typeof input.rest === 'string') feed.rest(input.rest, input.body, receivedAt, out);
     else if (input.frame !== undefined) {
-      feed.frame(typeof input.frame === 'string' ? input.frame : JSON.stringify(input.frame), receivedAt, out);
+      // As it is written: ids longer than a double holds would be rounded by parsing.
+      feed.frame(typeof input.frame === 'string' ? input.frame : memberText(line, 'frame')!, receivedAt, out);
     } else throw new Error('neither "frame" nor "rest"');
   } catch (error) {
     sink.fault((error as Error).message);
