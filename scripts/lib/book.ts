@@ -170,7 +170,7 @@ export interface SequenceRule {
 }
 
 /** Why a book was dropped to be built anew. */
-export type ResyncCause = 'gap' | 'crossed' | 'ids_restarted' | 'disconnect';
+export type ResyncCause = 'gap' | 'crossed' | 'checksum' | 'ids_restarted' | 'disconnect';
 
 export interface BookListener {
   /** A snapshot became the base of the book; `diff` is the first one that was applied to it. */
