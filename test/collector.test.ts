@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { waitFor } from '../scripts/lib/processes.ts';
 import { Pipeline, READY_MS } from './pipeline.ts';
@@ -71,6 +73,11 @@ describe('the collector against exchanges that misbehave', () => {
     await waitFor('the rejections', READY_MS, async () => pipeline.events('collector', 'frame_rejected').length > 0);
     await moreRows('orderbooks', "exchange = 'binance_derivatives' AND symbol = 'BTC-USDT'");
     assert.equal(resyncs().length, before);
+    const sample = readFileSync(join(pipeline.dir, 'unknown', 'binance_derivatives.ndjson'), 'utf8')
+      .trimEnd()
+      .split('\n');
+    assert.equal(sample.length, 10, 'five on each of two sockets, kept as a sample');
+    assert.ok(sample.every((line) => typeof JSON.parse(line).frame === 'string'));
   });
 
   test('closed sockets come back, are subscribed again, and the books are built anew', async () => {

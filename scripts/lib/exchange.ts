@@ -106,8 +106,8 @@ export interface ExchangeModule {
   unsubscribe?(channels: Channel[], firstId: number): { id: number; text: string }[];
   /** What the client must send so that the venue keeps the socket. */
   ping?: { text: string; everyMs: number };
-  /** Instrument lists to fetch before anything is subscribed: units, names, what is listed. */
-  instrumentLists?: { path: string; weight: number }[];
+  /** Lists to fetch before anything is subscribed: units, names. `optional`: without an answer it goes on all the same. */
+  instrumentLists?: { path: string; weight: number; optional?: boolean }[];
   polls?(instruments: Instrument[]): Poll[];
   /** A control message that asks for the list of what is subscribed, where the venue has one. */
   listSubscriptions?(id: number): string;

@@ -17,6 +17,7 @@ import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
 import { DATA_TYPES, type DataType, type Rows, TABLES } from './rows.ts';
 import type { Check } from './service.ts';
+import { UnknownSample } from './unknown.ts';
 import { VenueRest } from './venue_rest.ts';
 import { nowMicros, VenueSocket } from './venue_socket.ts';
 
@@ -68,6 +69,8 @@ export class ExchangeRunner implements FeedOutput {
   private readonly timer: NodeJS.Timeout;
   /** The socket whose frame is being read. */
   private reading: VenueSocket | null = null;
+  private frame: { text: string; receivedAt: number } | null = null;
+  private readonly unknown: UnknownSample;
   private running = 0;
   private readonly stopping = new AbortController();
 
@@ -87,6 +90,7 @@ export class ExchangeRunner implements FeedOutput {
       config.symbols.map((pair) => module.instrument(pair, type)),
     );
     this.wsHost = hosts.ws;
+    this.unknown = new UnknownSample(config.dataDir, module.exchange);
     this.rest = new VenueRest(hosts.rest, module.restWeightPerMinute, module.restWeightHeader, log);
     this.feed = module.createFeed({
       instruments,
@@ -109,7 +113,10 @@ export class ExchangeRunner implements FeedOutput {
 
   /** Instrument lists first, where units come from them; then sockets, and what is polled. */
   private async open(): Promise<void> {
-    for (const list of this.module.instrumentLists ?? []) await this.fetchUntilServed(list.path, list.weight);
+    for (const { path, weight, optional } of this.module.instrumentLists ?? []) {
+      if (optional) await this.ask(path, weight);
+      else await this.fetchUntilServed(path, weight);
+    }
     if (this.stopped) return;
     for (const connection of this.connections) this.sockets.push(this.openSocket(connection));
     for (const poll of this.polls) {
@@ -129,7 +136,9 @@ export class ExchangeRunner implements FeedOutput {
       random: Math.random,
       onFrame: (text, receivedAt) => {
         this.reading = socket;
+        this.frame = { text, receivedAt };
         this.feed.frame(text, receivedAt, this);
+        this.frame = null;
       },
       onLost: () => this.feed.disconnected(connection.channels, this),
     });
@@ -157,9 +166,21 @@ export class ExchangeRunner implements FeedOutput {
     else if (event.kind === 'resync') {
       const { symbol, exchange } = event.instrument;
       this.log.warn({ event: 'resync', exchange, symbol, cause: event.cause, last: event.last, next: event.next });
-    } else if (event.kind === 'rejected' && isPowerOfTwo(count)) {
+    } else if (event.kind === 'rejected') {
+      this.keepSample(reason);
       // A storm of garbage must not become a storm of log lines: the 1st, 2nd, 4th, 8th … of a reason is told.
+      if (!isPowerOfTwo(count)) return;
       this.log.warn({ event: 'frame_rejected', exchange: this.module.exchange, reason, count });
+    }
+  }
+
+  /** A full disk must not cost more than the sample. */
+  private keepSample(reason: string): void {
+    if (this.frame === null) return;
+    try {
+      this.unknown.add(reason, this.frame.text, this.frame.receivedAt);
+    } catch (error) {
+      this.log.warn({ event: 'sample_not_kept', exchange: this.module.exchange, err: error });
     }
   }
 
@@ -201,7 +222,9 @@ export class ExchangeRunner implements FeedOutput {
   check(now: number): Check {
     const down = this.sockets.filter((socket) => !socket.state.connected);
     const missing = this.sockets.flatMap((socket) => socket.state.missing);
-    const stale = [...this.streams.values()].filter((stream) => this.status(stream, now) !== 'healthy');
+    // Hours without a liquidation are normal, so its age is only a hint.
+    const judged = [...this.streams.values()].filter((stream) => stream.type !== 'liquidation');
+    const stale = judged.filter((stream) => this.status(stream, now) !== 'healthy');
     const blocked = this.rest.blocked(now);
     const names = (streams: StreamState[]) =>
       streams
@@ -214,7 +237,7 @@ export class ExchangeRunner implements FeedOutput {
         : missing.length > 0
           ? `not granted: ${missing.slice(0, 5).join(', ')}`
           : stale.length > 0
-            ? `${stale.length} of ${this.streams.size} streams have no fresh row: ${names(stale)}`
+            ? `${stale.length} of ${judged.length} streams have no fresh row: ${names(stale)}`
             : blocked;
     return {
       status: message === null ? 'healthy' : down.length > 0 || stale.length > 0 ? 'unhealthy' : 'degraded',
