@@ -3,10 +3,13 @@ import { UsageError } from '../lib/cli.ts';
 import type { ExchangeModule } from '../lib/exchange.ts';
 import type { Exchange } from '../lib/rows.ts';
 import { binanceDerivatives, binanceSpot } from './binance.ts';
+import { okxDerivatives, okxSpot } from './okx.ts';
 
 export const EXCHANGE_MODULES: Partial<Record<Exchange, ExchangeModule>> = {
   binance_spot: binanceSpot,
   binance_derivatives: binanceDerivatives,
+  okx_spot: okxSpot,
+  okx_derivatives: okxDerivatives,
 };
 
 /** @throws UsageError naming the exchanges that there are. */
