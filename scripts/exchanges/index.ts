@@ -3,6 +3,7 @@ import { UsageError } from '../lib/cli.ts';
 import type { ExchangeModule } from '../lib/exchange.ts';
 import type { Exchange } from '../lib/rows.ts';
 import { binanceDerivatives, binanceSpot } from './binance.ts';
+import { deribitDerivatives } from './deribit.ts';
 import { okxDerivatives, okxSpot } from './okx.ts';
 
 export const EXCHANGE_MODULES: Partial<Record<Exchange, ExchangeModule>> = {
@@ -10,6 +11,7 @@ export const EXCHANGE_MODULES: Partial<Record<Exchange, ExchangeModule>> = {
   binance_derivatives: binanceDerivatives,
   okx_spot: okxSpot,
   okx_derivatives: okxDerivatives,
+  deribit_derivatives: deribitDerivatives,
 };
 
 /** @throws UsageError naming the exchanges that there are. */
