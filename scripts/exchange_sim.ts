@@ -10,8 +10,10 @@ import { z } from 'zod';
 import { flags, OperatorError, runAsScript, UsageError, wholeNumber } from './lib/cli.ts';
 import { createLogger, type Logger } from './lib/log.ts';
 import { Binance, BinanceStreams, gridOf, listed, type Product, RULES } from './lib/sim/binance.ts';
+import { fundingHoursOf, PerpetualDesk, type PerpetualPair } from './lib/sim/binance_perpetual.ts';
 import { Ledger, type LedgerReport } from './lib/sim/ledger.ts';
 import { fairPrice, Market, seededRandom, seedFor } from './lib/sim/market.ts';
+import { Perpetual } from './lib/sim/perpetual.ts';
 import { Replay } from './lib/sim/replay.ts';
 import { SeededSource } from './lib/sim/seeded.ts';
 import {
@@ -35,6 +37,7 @@ exchange_sim.ts: simulated exchanges on 127.0.0.1, each with its venue's own pro
   --symbols A,B             default BTC-USDT,ETH-USDT
   --trades-per-second R     per symbol (default 20)
   --diffs-per-second R      depth updates per symbol on the fast stream (default 10)
+  --liquidations-per-minute R   per USDⓈ-M symbol (default 6, 0 = none, at most 60)
   --endpoints FILE          write the exchanges' addresses there as JSON
   --replay FILE             serve this recorded session instead of the seeded market, with
   --exchange NAME             the exchange that it replaces
@@ -67,7 +70,7 @@ const exchange = z.string();
 const target = {
   exchange,
   symbol: z.string().optional(),
-  data_type: z.enum(['trade', 'orderbook_update', 'book_ticker']).optional(),
+  data_type: z.enum(['trade', 'orderbook_update', 'book_ticker', 'funding_rate', 'liquidation']).optional(),
 };
 const count = z.number().int().min(1).max(1_000_000).default(1);
 const ACTION = z.discriminatedUnion('action', [
@@ -108,6 +111,7 @@ export interface SimulatorOptions {
   readonly symbols?: readonly string[];
   readonly tradesPerSecond?: number;
   readonly diffsPerSecond?: number;
+  readonly liquidationsPerMinute?: number;
   readonly replays?: readonly ReplayOptions[];
   /** Instead of the venues' own heartbeat, for tests that cannot wait minutes. */
   readonly heartbeat?: { readonly pingEveryMs: number; readonly pongWithinMs: number };
@@ -153,6 +157,15 @@ function rate(what: string, text: string): number {
   return value;
 }
 
+/** Liquidations per minute: none, or up to the one per second that the venue shows. */
+function liquidationRate(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !(value >= 0 && value <= 60)) {
+    throw new UsageError(`--liquidations-per-minute takes a number from 0 to 60, not "${text}"`);
+  }
+  return value;
+}
+
 /** Checks a control request. @throws UsageError with one line that names the field. */
 export function parseAction(request: unknown, exchanges: readonly string[]): z.output<typeof ACTION> {
   const parsed = ACTION.safeParse(request);
@@ -179,28 +192,39 @@ function buildVenue(name: string, wire: Wire, options: SimulatorOptions): Venue 
 
 function seededSource(product: Product, name: string, wire: Wire, options: SimulatorOptions): Source {
   const { seed = 1, symbols = ['BTC-USDT', 'ETH-USDT'], tradesPerSecond = 20, diffsPerSecond = 10 } = options;
+  const { liquidationsPerMinute = 6 } = options;
+  const perpetuals: PerpetualPair[] = [];
   const pairs = symbols.map((symbol) => {
     if (!/^[A-Z0-9]+-[A-Z0-9]+$/.test(symbol))
       throw new UsageError(`--symbols: "${symbol}" is no pair such as BTC-USDT`);
     const { grid, startPrice } = gridOf(product, symbol, seed);
     const pair = listed(symbol, grid);
+    const [start, fair] = [wire.clock(), fairPrice(seededRandom(seedFor(seed, `fair ${symbol}`)))];
     const market = new Market({
       grid,
       startPrice,
       random: seededRandom(seedFor(seed, `${name} ${symbol}`)),
       // One fair price per pair on all exchanges, so that spot and perpetual stay near each other.
-      fair: fairPrice(seededRandom(seedFor(seed, `fair ${symbol}`))),
-      start: wire.clock(),
+      fair,
+      start,
       tradesPerSecond,
       tradeGrain: product === 'spot' ? 'trade' : 'aggregate',
       diffsPerSecond,
       idsHaveHoles: product === 'usdm',
       history: options.tradeHistory ?? TRADE_HISTORY,
     });
+    if (product === 'usdm') {
+      const fundingHours = fundingHoursOf(pair.base);
+      perpetuals.push({
+        listed: pair,
+        perpetual: new Perpetual({ symbol, seed, grid, startPrice, fair, start, fundingHours, liquidationsPerMinute }),
+      });
+    }
     const streams = new BinanceStreams(product, name, pair, market, wire, diffsPerSecond);
     return { listed: pair, market, topics: streams.topics };
   });
-  return new SeededSource(pairs, wire);
+  const desk = product === 'usdm' ? new PerpetualDesk(name, perpetuals, wire) : undefined;
+  return new SeededSource(pairs, wire, desk);
 }
 
 /** Starts the exchanges and their control port. @throws OperatorError when the control port is taken. */
@@ -394,6 +418,7 @@ function optionsFromFlags(): { options: SimulatorOptions; endpointsFile: string 
     symbols: { type: 'string', default: 'BTC-USDT,ETH-USDT' },
     'trades-per-second': { type: 'string', default: '20' },
     'diffs-per-second': { type: 'string', default: '10' },
+    'liquidations-per-minute': { type: 'string', default: '6' },
     endpoints: { type: 'string' },
     replay: { type: 'string' },
     exchange: { type: 'string' },
@@ -421,6 +446,7 @@ function optionsFromFlags(): { options: SimulatorOptions; endpointsFile: string 
       symbols: names('--symbols', given.symbols),
       tradesPerSecond: rate('--trades-per-second', given['trades-per-second']),
       diffsPerSecond: rate('--diffs-per-second', given['diffs-per-second']),
+      liquidationsPerMinute: liquidationRate(given['liquidations-per-minute']),
       replays,
     },
   };

@@ -4,7 +4,7 @@
  * The two differ in their paths, in the fields of their frames and in how update ids chain; each difference stands in the
  * one place that needs it.
  */
-import { aggregateRow, depthText, historicalTrade, spotInfo, usdmInfo } from './binance_rest.ts';
+import { aggregateRow, depthText, fault, historicalTrade, ofSymbol, ok, spotInfo, usdmInfo } from './binance_rest.ts';
 import type { Ledger, StreamIdentity } from './ledger.ts';
 import {
   type Aggregate,
@@ -27,6 +27,7 @@ import type {
   Source,
   Topic,
   Venue,
+  Weighed,
   Wire,
 } from './venue.ts';
 
@@ -325,7 +326,10 @@ export class Binance implements Venue {
       this.weightMinute = minute;
       this.weight = 0;
     }
-    const { weight, answer } = this.product === 'spot' ? this.spotAnswer(request) : this.usdmAnswer(request);
+    const weighed = this.product === 'spot' ? this.spotAnswer(request) : this.usdmAnswer(request);
+    const { weight, overLimit, answer } = weighed;
+    const wait = overLimit?.(now) ?? null;
+    if (wait !== null) return this.refusal(429, wait);
     this.weight += weight;
     if (this.weight > WEIGHT_LIMIT[this.product]) {
       return this.refusal(429, Math.ceil(((minute + 1) * MINUTE_MS - now) / 1000));
@@ -384,7 +388,8 @@ export class Binance implements Venue {
     }
   }
 
-  private usdmAnswer({ path, query }: RestRequest): Weighed {
+  private usdmAnswer(request: RestRequest): Weighed {
+    const { path, query } = request;
     const time = Math.floor(this.wire.clock());
     switch (path) {
       case '/fapi/v1/ping':
@@ -406,7 +411,7 @@ export class Binance implements Venue {
       case '/fapi/v1/historicalTrades':
         return { weight: 20, answer: () => ({ ...fault(-2014, 'API-key format invalid.'), status: 401 }) };
       default:
-        return { weight: 1, answer: () => ({ status: 404, body: '' }) };
+        return this.source.readings?.(request) ?? { weight: 1, answer: () => ({ status: 404, body: '' }) };
     }
   }
 
@@ -427,21 +432,12 @@ export class Binance implements Venue {
   }
 
   private withSymbol(query: URLSearchParams, answer: (pair: Listed) => RestAnswer): RestAnswer {
-    const symbol = query.get('symbol');
-    if (!symbol) return fault(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.");
-    const pair = this.source.listed.find(({ instrument }) => instrument === symbol);
-    return pair ? answer(pair) : fault(-1121, 'Invalid symbol.');
+    return ofSymbol(query, (symbol) => this.source.listed.find(({ instrument }) => instrument === symbol), answer);
   }
 
   private withOptionalSymbol(query: URLSearchParams, answer: (pairs: readonly Listed[]) => RestAnswer): RestAnswer {
     return query.has('symbol') ? this.withSymbol(query, (pair) => answer([pair])) : answer(this.source.listed);
   }
-}
-
-/** A request's weight counts before it is answered. */
-interface Weighed {
-  readonly weight: number;
-  readonly answer: () => RestAnswer;
 }
 
 const METHODS = '`SUBSCRIBE`, `UNSUBSCRIBE`, `LIST_SUBSCRIPTIONS`, `SET_PROPERTY`, `GET_PROPERTY`';
@@ -539,14 +535,6 @@ class BinanceSession implements Session {
 
 function isTextList(value: unknown): value is string[] {
   return Array.isArray(value) && value.every((entry) => typeof entry === 'string');
-}
-
-function ok(body: string): RestAnswer {
-  return { status: 200, body };
-}
-
-function fault(code: number, msg: string): RestAnswer {
-  return { status: 400, body: JSON.stringify({ code, msg }) };
 }
 
 function limitOf(query: URLSearchParams, fallback: number): number {

@@ -1,6 +1,26 @@
 /** Binance's REST answers as text: every field as the exchange writes it. */
 import type { Product } from './binance.ts';
-import type { BookSnapshot, Level, Listed, TradeRow } from './venue.ts';
+import type { BookSnapshot, Level, Listed, RestAnswer, TradeRow } from './venue.ts';
+
+export function ok(body: string): RestAnswer {
+  return { status: 200, body };
+}
+
+export function fault(code: number, msg: string): RestAnswer {
+  return { status: 400, body: JSON.stringify({ code, msg }) };
+}
+
+/** Answers for the symbol that a request must name, or says what is wrong with it. */
+export function ofSymbol<Found>(
+  query: URLSearchParams,
+  find: (symbol: string) => Found | undefined,
+  answer: (found: Found) => RestAnswer,
+): RestAnswer {
+  const symbol = query.get('symbol');
+  if (!symbol) return fault(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.");
+  const found = find(symbol);
+  return found === undefined ? fault(-1121, 'Invalid symbol.') : answer(found);
+}
 
 /** The answer to a depth request. */
 export function depthText(product: Product, book: BookSnapshot): string {

@@ -1,6 +1,6 @@
 /** Faults on demand: which frames of an exchange are withheld, doubled or swapped, and which requests are refused. */
 
-export type DataKind = 'trade' | 'orderbook_update' | 'book_ticker';
+export type DataKind = 'trade' | 'orderbook_update' | 'book_ticker' | 'funding_rate' | 'liquidation';
 
 /** Which frames a fault means; what is absent means all. */
 export interface Target {

@@ -28,7 +28,14 @@ export interface Counters {
   frames: number;
   bytes: number;
   book_tickers: number;
+  mark_prices: number;
+  /** Liquidations that a client of USDⓈ-M must not take. */
+  coin_m_liquidations: number;
+  /** Answers over REST. */
   snapshots: number;
+  open_interests: number;
+  premium_indices: number;
+  long_short_ratios: number;
   repeated: number;
   reordered: number;
   garbage: number;
@@ -54,8 +61,24 @@ export interface LedgerReport extends Counters {
   readonly sockets: Record<string, number>;
 }
 
+/** Frames without a key to account for. */
+export type SampleCounter = 'book_tickers' | 'mark_prices' | 'coin_m_liquidations';
+
+/** What happens to the keys of a stream. */
+export interface KeyLedger {
+  /** Notes a key that was written. */
+  record(key: number): void;
+  /** Notes a key that a fault kept from the sockets. */
+  withhold(key: number): void;
+}
+
+interface Reported {
+  report(): StreamReport;
+  keyLines(): Generator<string>;
+}
+
 /** The distinct keys of one stream. The caller records each key once. */
-export class StreamLedger {
+export class StreamLedger implements KeyLedger, Reported {
   private sent = 0;
   private dropped = 0;
   private smallest = Number.POSITIVE_INFINITY;
@@ -105,12 +128,71 @@ export class StreamLedger {
   }
 }
 
+/**
+ * The distinct keys of what reaches clients by several streams: written on one of them, a key counts, and counts once. Keys
+ * are told by their names. Few come in a second, so that all that matter are kept.
+ */
+export class DistinctLedger implements KeyLedger, Reported {
+  private readonly named = new Map<number, { name: string; state: 'new' | 'withheld' | 'sent' }>();
+  private readonly order: number[] = [];
+  private dropped = 0;
+
+  constructor(readonly identity: StreamIdentity) {}
+
+  /** Gives a key its name, before it is recorded or withheld. */
+  name(key: number, name: string): void {
+    if (!this.named.has(key)) this.named.set(key, { name, state: 'new' });
+  }
+
+  record(key: number): void {
+    const entry = this.entry(key);
+    if (entry.state === 'sent') return;
+    if (entry.state === 'withheld') this.dropped--;
+    entry.state = 'sent';
+    this.order.push(key);
+  }
+
+  withhold(key: number): void {
+    const entry = this.entry(key);
+    if (entry.state !== 'new') return;
+    entry.state = 'withheld';
+    this.dropped++;
+  }
+
+  report(): StreamReport {
+    const ascending = [...this.order].sort((one, other) => one - other);
+    const nameOf = (key: number | undefined): string | null => (key === undefined ? null : this.entry(key).name);
+    return {
+      ...this.identity,
+      sent: this.order.length,
+      first_id: nameOf(ascending[0]),
+      last_id: nameOf(ascending.at(-1)),
+      dropped: this.dropped,
+    };
+  }
+
+  *keyLines(): Generator<string> {
+    for (const key of this.order) yield `${this.entry(key).name}\n`;
+  }
+
+  private entry(key: number): { name: string; state: 'new' | 'withheld' | 'sent' } {
+    const found = this.named.get(key);
+    if (!found) throw new Error(`key ${key} of ${this.identity.data_type} has no name`);
+    return found;
+  }
+}
+
 export class Ledger {
   readonly counters: Counters = {
     frames: 0,
     bytes: 0,
     book_tickers: 0,
+    mark_prices: 0,
+    coin_m_liquidations: 0,
     snapshots: 0,
+    open_interests: 0,
+    premium_indices: 0,
+    long_short_ratios: 0,
     repeated: 0,
     reordered: 0,
     garbage: 0,
@@ -129,6 +211,7 @@ export class Ledger {
   };
   stopped: number | null = null;
   private readonly streams = new Map<string, StreamLedger>();
+  private readonly distincts = new Map<string, DistinctLedger>();
 
   constructor(readonly started: number) {}
 
@@ -140,8 +223,16 @@ export class Ledger {
     return found;
   }
 
-  find(identity: { exchange: string; symbol: string; data_type: string }): StreamLedger | undefined {
-    return this.streams.get(streamKey(identity));
+  /** As `stream`, for keys that come by several streams. */
+  distinct(identity: StreamIdentity): DistinctLedger {
+    const key = streamKey(identity);
+    let found = this.distincts.get(key);
+    if (!found) this.distincts.set(key, (found = new DistinctLedger(identity)));
+    return found;
+  }
+
+  find(identity: { exchange: string; symbol: string; data_type: string }): Reported | undefined {
+    return this.streams.get(streamKey(identity)) ?? this.distincts.get(streamKey(identity));
   }
 
   report(sockets: Record<string, number>, replayDone: boolean | null): LedgerReport {
@@ -149,7 +240,9 @@ export class Ledger {
       started: this.started,
       stopped: this.stopped,
       replay_done: replayDone,
-      streams: [...this.streams.values()].map((stream) => stream.report()).filter(isWorthTelling),
+      streams: [...this.streams.values(), ...this.distincts.values()]
+        .map((each) => each.report())
+        .filter(isWorthTelling),
       sockets,
       ...this.counters,
     };

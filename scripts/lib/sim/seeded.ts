@@ -1,6 +1,17 @@
 /** Seeded markets as a venue's source of data: they run from the start on, whether or not anybody listens. */
 import type { Aggregate, Market, Trade } from './market.ts';
-import type { BookSnapshot, Level, Listed, Peer, Source, Topic, TradeRow, Wire } from './venue.ts';
+import type {
+  BookSnapshot,
+  Level,
+  Listed,
+  Peer,
+  RestRequest,
+  Source,
+  Topic,
+  TradeRow,
+  Weighed,
+  Wire,
+} from './venue.ts';
 
 /** One pair: how it is listed, its market, and the streams that the venue makes of it. */
 export interface SeededPair {
@@ -9,32 +20,44 @@ export interface SeededPair {
   readonly topics: readonly Topic[];
 }
 
+/** What a venue has beside books and trades. */
+export interface Readings {
+  readonly topics: readonly Topic[];
+  advance(now: number): void;
+  resume(now: number): void;
+  rest(request: RestRequest): Weighed | undefined;
+}
+
 export class SeededSource implements Source {
   readonly listed: readonly Listed[];
   readonly servesAnyRoute = false;
   private readonly markets: Map<string, Market>;
-  private readonly topics: Map<string, Topic>;
+  private readonly topics: readonly Topic[];
+  /** The readers of each stream; topics of one name share them. */
+  private readonly readers: Map<string, Set<Peer>>;
   private isStopped = false;
 
   constructor(
     private readonly pairs: readonly SeededPair[],
     private readonly wire: Wire,
+    private readonly beside?: Readings,
   ) {
     this.listed = pairs.map(({ listed }) => listed);
     this.markets = new Map(pairs.map(({ listed, market }) => [listed.instrument, market]));
-    this.topics = new Map(pairs.flatMap(({ topics }) => topics.map((topic) => [topic.name, topic])));
+    this.topics = [...pairs.flatMap(({ topics }) => topics), ...(beside?.topics ?? [])];
+    this.readers = new Map(this.topics.map(({ name, subscribers }) => [name, subscribers]));
   }
 
   subscribe(peer: Peer, stream: string): void {
-    this.topics.get(stream)?.subscribers.add(peer);
+    this.readers.get(stream)?.add(peer);
   }
 
   unsubscribe(peer: Peer, stream: string): void {
-    this.topics.get(stream)?.subscribers.delete(peer);
+    this.readers.get(stream)?.delete(peer);
   }
 
   leave(peer: Peer): void {
-    for (const topic of this.topics.values()) topic.subscribers.delete(peer);
+    for (const readers of this.readers.values()) readers.delete(peer);
   }
 
   book(instrument: string, limit: number): BookSnapshot {
@@ -61,9 +84,14 @@ export class SeededSource implements Source {
     return market.aggregatesFrom(fromId, limit).map((each) => row(market, each, each.first, each.last));
   }
 
+  readings(request: RestRequest): Weighed | undefined {
+    return this.beside?.rest(request);
+  }
+
   advance(now: number): void {
     if (this.isStopped) return;
     for (const { market } of this.pairs) market.advance(now);
+    this.beside?.advance(now);
   }
 
   /** Also tells what was not told yet, so that books and subscribers end at the same id. */
@@ -71,13 +99,14 @@ export class SeededSource implements Source {
     if (this.isStopped) return;
     this.isStopped = true;
     for (const { market } of this.pairs) market.flush();
-    for (const topic of this.topics.values()) this.wire.release(topic);
+    for (const topic of this.topics) this.wire.release(topic);
   }
 
   start(now: number): void {
     if (!this.isStopped) return;
     this.isStopped = false;
     for (const { market } of this.pairs) market.resume(now);
+    this.beside?.resume(now);
   }
 
   done(): null {

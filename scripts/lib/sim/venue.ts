@@ -9,7 +9,7 @@ import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type RawData, WebSocket, WebSocketServer } from 'ws';
 import { type DataKind, Faults } from './faults.ts';
-import type { Ledger, StreamLedger } from './ledger.ts';
+import type { KeyLedger, Ledger, SampleCounter } from './ledger.ts';
 
 /** A reader that leaves this much unread is closed, as exchanges do; it also bounds our memory. */
 const MAX_UNREAD_BYTES = 16 * 2 ** 20;
@@ -38,6 +38,14 @@ export interface RestAnswer {
   readonly status: number;
   readonly body: string;
   readonly headers?: Record<string, string>;
+}
+
+/** A request's weight counts before it is answered. */
+export interface Weighed {
+  readonly weight: number;
+  /** Where another limit holds than the weight's: counts the request; when it is one too many, the seconds to wait. */
+  readonly overLimit?: (now: number) => number | null;
+  readonly answer: () => RestAnswer;
 }
 
 /** The conversation on one socket. */
@@ -177,8 +185,9 @@ export interface Topic {
   readonly name: string;
   readonly kind: DataKind;
   readonly symbol: string;
-  /** Absent for frames that have no key to account for. */
-  readonly ledger: StreamLedger | null;
+  /** Absent for frames that have no key to account for: these are only counted. */
+  readonly ledger: KeyLedger | null;
+  readonly counter: SampleCounter;
   readonly subscribers: Set<Peer>;
   held: { key: number; text: string } | null;
 }
@@ -195,8 +204,15 @@ export class Wire {
     this.faults = new Faults(clock);
   }
 
-  topic(name: string, kind: DataKind, symbol: string, ledger: StreamLedger | null): Topic {
-    return { name, kind, symbol, ledger, subscribers: new Set(), held: null };
+  /** Topics of one name share their subscribers: a stream of several symbols is a topic for each. */
+  topic(
+    name: string,
+    kind: DataKind,
+    symbol: string,
+    ledger: KeyLedger | null,
+    { subscribers = new Set(), counter = 'book_tickers' }: Partial<Pick<Topic, 'subscribers' | 'counter'>> = {},
+  ): Topic {
+    return { name, kind, symbol, ledger, counter, subscribers, held: null };
   }
 
   /** Sends one frame's payload to the topic's subscribers. Callers skip making the text when there are none. */
@@ -205,7 +221,7 @@ export class Wire {
     const mayFail = !this.faults.idle && topic.held === null;
     const verdict = mayFail ? this.faults.verdict(topic.symbol, topic.kind) : 'send';
     if (verdict === 'withhold') {
-      topic.ledger?.withhold();
+      topic.ledger?.withhold(key);
       return;
     }
     if (verdict === 'hold') {
@@ -247,7 +263,7 @@ export class Wire {
     }
     if (!isWritten || key === null) return;
     if (topic.ledger) topic.ledger.record(key);
-    else this.ledger.counters.book_tickers++;
+    else this.ledger.counters[topic.counter]++;
   }
 }
 
@@ -299,6 +315,8 @@ export interface Source {
   /** Ascending from `fromId`, or the newest. */
   trades(instrument: string, fromId: number | undefined, limit: number): TradeRow[];
   aggregates(instrument: string, fromId: number | undefined, limit: number): TradeRow[];
+  /** The answer to a request for what is neither book nor trades; absent where there is nothing of the kind. */
+  readings?(request: RestRequest): Weighed | undefined;
   advance(now: number): void;
   stop(): void;
   start(now: number): void;
