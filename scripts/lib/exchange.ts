@@ -100,10 +100,10 @@ export interface ExchangeModule {
   /** The venue's instrument for a pair such as BTC-USDT. */
   instrument(symbol: string, marketType: MarketType): Instrument;
   connections(instruments: Instrument[]): Connection[];
-  /** Control messages that subscribe `channels`, ids from `firstId` on. */
-  subscribe(channels: Channel[], firstId: number): { id: number; text: string }[];
+  /** Control messages that subscribe `channels`, ids from `firstId` on; null where the venue's answers carry no id. */
+  subscribe(channels: Channel[], firstId: number): { id: number | null; text: string }[];
   /** Control messages that end subscriptions, for venues whose books are rebuilt by subscribing anew. */
-  unsubscribe?(channels: Channel[], firstId: number): { id: number; text: string }[];
+  unsubscribe?(channels: Channel[], firstId: number): { id: number | null; text: string }[];
   /** What the client must send so that the venue keeps the socket. */
   ping?: { text: string; everyMs: number };
   /** Lists to fetch before anything is subscribed: units, names. `optional`: without an answer it goes on all the same. */
