@@ -18,6 +18,7 @@ import type {
   Instrument,
   RestRequest,
 } from '../lib/exchange.ts';
+import { quoteLongNumbers } from '../lib/json_numbers.ts';
 import { type Id, integerText, type Level, type MarketType, ValueError } from '../lib/rows.ts';
 import { MinuteSampler } from '../lib/sampling.ts';
 import { array, eventTime, positive, record, sortedLevels, type WireRecord } from '../lib/wire.ts';
@@ -94,7 +95,9 @@ export const deribitDerivatives: ExchangeModule = {
     ...channelCalls('subscribe', channels, firstId + 1),
   ],
   unsubscribe: (channels, firstId) => channelCalls('unsubscribe', channels, firstId),
-  instrumentLists: [{ path: '/api/v2/public/get_instruments?currency=any&kind=future&expired=false', weight: 1 }],
+  instrumentLists: [
+    { path: '/api/v2/public/get_instruments?currency=any&kind=future&expired=false', weight: 1, optional: true },
+  ],
   createFeed: (options) => new DeribitFeed(options),
   // A subscription costs 3000 of 30,000 credits, which come back at 10,000 a second.
   messagesPerSecond: 3,
@@ -167,29 +170,6 @@ function chunks<T>(items: T[], size: number): T[][] {
   return Array.from({ length: Math.ceil(items.length / size) }, (_, index) =>
     items.slice(index * size, (index + 1) * size),
   );
-}
-
-/** Anything that could be a number of 16 digits or more; most frames have none. */
-const MAYBE_LONG = /[\d.]{16}/;
-/** A whole string, closed or not, so that no digit inside of one is ever taken for a number; or a number. */
-const STRING_OR_NUMBER = /"(?:[^"\\]|\\[\s\S])*"?|-?\d[\d.eE+-]*/g;
-const JSON_NUMBER = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$/;
-/** What follows a value, as against a member's name. */
-const AFTER_VALUE = /[^ \t\n\r]/g;
-const EXACT_DIGITS = 15;
-
-/**
- * JSON text in which each number of more than 15 digits is a string of the same digits: a double would round it. What is no
- * JSON before is none after, and the other way round.
- */
-export function quoteLongNumbers(text: string): string {
-  if (!MAYBE_LONG.test(text)) return text;
-  return text.replace(STRING_OR_NUMBER, (token, offset: number) => {
-    if (token.length <= EXACT_DIGITS || token[0] === '"' || !JSON_NUMBER.test(token)) return token;
-    if (token.replace(/[eE].*$|\D/g, '').length <= EXACT_DIGITS) return token;
-    AFTER_VALUE.lastIndex = offset + token.length;
-    return AFTER_VALUE.exec(text)?.[0] === ':' ? token : `"${token}"`;
-  });
 }
 
 /** What is kept per instrument. */

@@ -4,6 +4,7 @@ import type { ExchangeModule } from '../lib/exchange.ts';
 import type { Exchange } from '../lib/rows.ts';
 import { binanceDerivatives, binanceSpot } from './binance.ts';
 import { deribitDerivatives } from './deribit.ts';
+import { hyperliquid } from './hyperliquid.ts';
 import { okxDerivatives, okxSpot } from './okx.ts';
 
 export const EXCHANGE_MODULES: Partial<Record<Exchange, ExchangeModule>> = {
@@ -12,6 +13,7 @@ export const EXCHANGE_MODULES: Partial<Record<Exchange, ExchangeModule>> = {
   okx_spot: okxSpot,
   okx_derivatives: okxDerivatives,
   deribit_derivatives: deribitDerivatives,
+  hyperliquid,
 };
 
 /** @throws UsageError naming the exchanges that there are. */
