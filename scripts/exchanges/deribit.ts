@@ -431,11 +431,11 @@ class DeribitFeed implements Feed {
     market.lastTime = message.time;
     if (!market.sampler.due(message.time)) return;
     const { bids, asks } = book.top(PUBLISHED_LEVELS);
-    const { time, receivedAt } = message;
-    const standing = { id: 0, time, receivedAt, bids, asks, verified: true };
+    const { id, time, receivedAt } = message;
+    const standing = { id, time, receivedAt, bids, asks, verified: true };
     const row = orderbookRow(market.instrument, this.options.dataSource, standing);
     if (row === null) this.out.event({ kind: 'ignored', reason: 'book with an empty side' });
-    else this.out.row('orderbook', { ...row, last_update_id: message.id });
+    else this.out.row('orderbook', row);
   }
 
   private resync(market: Market, cause: ResyncCause, message: BookMessage | null): void {

@@ -1,6 +1,6 @@
 /** Which applied updates of a book become `orderbook` rows, and what such a row says. */
 import type { Instrument } from './exchange.ts';
-import type { Level, OrderbookRow } from './rows.ts';
+import type { Id, Level, OrderbookRow } from './rows.ts';
 
 /** Levels a side in an orderbook row. */
 export const PUBLISHED_LEVELS = 400;
@@ -28,7 +28,7 @@ export class BookSampler {
 /** The book as it stands at one update. */
 export interface StandingBook {
   /** The update's id. */
-  id: number;
+  id: Id;
   /** Event time, ms. */
   time: number;
   /** When it arrived, µs. */
