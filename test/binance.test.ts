@@ -134,6 +134,27 @@ test('a dated future keeps the venue’s own id as its symbol', () => {
   );
 });
 
+test('an instrument list tells dated futures and perpetuals apart', () => {
+  const { frame, rest, of } = harness(binanceDerivatives);
+  const dated = { baseAsset: 'BTC', quoteAsset: 'USDT', contractType: 'CURRENT_QUARTER' };
+  rest('/fapi/v1/exchangeInfo', {
+    symbols: [
+      { ...dated, symbol: 'BTCUSDTZ26' },
+      { ...dated, symbol: 'BTCUSDT', contractType: 'PERPETUAL' },
+    ],
+  });
+  for (const s of ['BTCUSDTZ26', 'BTCUSDT']) {
+    frame({ e: 'aggTrade', s, a: 1, p: '1', q: '1', T: 1723161256560, m: false });
+  }
+  assert.deepEqual(
+    of('trade').map((row) => [row.market_type, row.symbol]),
+    [
+      ['futures', 'BTCUSDTZ26'],
+      ['perpetual', 'BTC-USDT'],
+    ],
+  );
+});
+
 test('an instrument list settles base and quote where the id alone cannot', () => {
   const { frame, rest, of, events } = harness(binanceSpot);
   frame({ ...SPOT_TRADE, s: 'FOOXYZ' });
@@ -233,6 +254,87 @@ test('orderbook rows are the first applied update of each interval of venue time
     of('orderbook').map((row) => row.last_update_id),
     [11, 13, 15],
   );
+  at(1723161262000, 16);
+  assert.equal(of('orderbook').length, 3, 'an update of an interval that is over makes no row');
+});
+
+test('a USDM snapshot has its own time', () => {
+  const { frame, rest, of } = harness(binanceDerivatives);
+  frame({ ...DIFF, T: 1723161255300, pu: 10 });
+  const answer = { lastUpdateId: 12, E: 1723161255200, T: 1723161255199, bids: [['98', '5']], asks: [['102', '5']] };
+  rest('/fapi/v1/depth?symbol=BTCUSDT&limit=1000', answer);
+  const [base] = of('orderbook_update').filter((row) => row.is_snapshot);
+  assert.equal(base!.timestamp, 1723161255199);
+});
+
+test('a book whose snapshot does not reach deep enough any more gets a new one, once a minute at most', () => {
+  const { frame, rest, feed, of } = harness(binanceSpot);
+  const path = '/api/v3/depth?symbol=BTCUSDT&limit=1000';
+  const levels = (from: number, step: number) => Array.from({ length: 1000 }, (_, i) => [String(from + i * step), '1']);
+  const at = (E: number, U: number, b: string[][] = []) => frame({ ...DIFF, E, U, u: U, b, a: [] });
+  at(1723161200000, 11);
+  rest(path, { lastUpdateId: 10, bids: levels(100_000, -1), asks: levels(100_001, 1) });
+  const falls = levels(100_000, -1)
+    .slice(0, 700)
+    .map(([price]) => [price!, '0']);
+  at(1723161230000, 12, falls);
+  assert.deepEqual(feed.requests(), [], 'the snapshot is younger than a minute');
+  at(1723161260001, 13);
+  assert.deepEqual(
+    feed.requests().map((request) => request.path),
+    [path],
+  );
+  assert.equal(of('orderbook').at(-1)!.last_update_id, 13, 'meanwhile the old one serves');
+  rest(path, { lastUpdateId: 13, bids: levels(99_300, -1), asks: levels(100_001, 1) });
+  at(1723161270000, 14);
+  assert.deepEqual(feed.requests(), []);
+  at(1723161271000, 15);
+  assert.equal(of('orderbook').at(-1)!.bids.length, 400);
+});
+
+test('a book that has left what its snapshot told is not called verified, and one with an empty side is no row', () => {
+  const { frame, rest, of, events } = harness(binanceSpot);
+  frame({ ...DIFF, b: [['90', '1']], a: [['101', '1']] });
+  const path = '/api/v3/depth?symbol=BTCUSDT&limit=1';
+  rest(path, { lastUpdateId: 12, bids: [['98', '5']], asks: [['102', '5']] });
+  frame({ ...DIFF, U: 21, u: 22, b: [['98', '0']], a: [] });
+  frame({ ...DIFF, U: 23, u: 24, b: [['90', '0']], a: [] });
+  assert.deepEqual(
+    of('orderbook').map((row) => [row.last_update_id, row.best_bid_price, row.verified]),
+    [
+      [20, '98', 'verified'],
+      [22, '90', 'unverifiable'],
+    ],
+  );
+  assert.deepEqual(
+    events.filter((event) => event.kind === 'ignored'),
+    [{ kind: 'ignored', reason: 'book with an empty side' }],
+  );
+});
+
+test('an error in a REST answer is told as such', () => {
+  const { rest, events } = harness(binanceSpot);
+  const path = '/api/v3/depth?symbol=BTCUSDT&limit=1000';
+  for (const answer of [
+    { code: -1121, msg: 'Invalid symbol.' },
+    { status: 'ERROR', errorData: 'no' },
+  ])
+    rest(path, answer);
+  const reasons = events.map((event) => event.kind === 'rejected' && event.reason);
+  for (const reason of reasons) assert.match(String(reason), /^\/api\/v3\/depth answered an error: /);
+  assert.equal(reasons.length, 2);
+});
+
+test('a lost socket drops the books of its own depth channels alone', () => {
+  const { feed, out, frame, rest, events } = harness(binanceDerivatives);
+  frame({ ...DIFF, T: DIFF.E, pu: 10 });
+  rest('/fapi/v1/depth?symbol=BTCUSDT&limit=1000', { lastUpdateId: 12, bids: [['98', '5']], asks: [['102', '5']] });
+  const [book, trades] = binanceDerivatives.connections([binanceDerivatives.instrument('BTC-USDT', 'perpetual')]);
+  const resyncs = () => events.filter((event) => event.kind === 'resync').length;
+  feed.disconnected(trades!.channels, out);
+  assert.equal(resyncs(), 0);
+  feed.disconnected(book!.channels, out);
+  assert.equal(resyncs(), 1);
 });
 
 test('one symbol’s gap leaves its sibling alone', () => {
@@ -286,6 +388,18 @@ test('frames that no table keeps are recognised, acknowledgements answered to, u
       JSON.stringify(input),
     );
   }
+});
+
+test('the list of what is subscribed is read from its answer', () => {
+  const { frame, events } = harness(binanceSpot);
+  frame({ result: ['btcusdt@trade'], id: 4 });
+  frame({ result: null, id: 5 });
+  frame({ error: { code: 2, msg: 'no' }, id: 6 });
+  assert.deepEqual(events, [
+    { kind: 'ack', id: 4, error: null, granted: ['btcusdt@trade'] },
+    { kind: 'ack', id: 5, error: null, granted: null },
+    { kind: 'ack', id: 6, error: '{"code":2,"msg":"no"}', granted: null },
+  ]);
 });
 
 test('an unsound value rejects the frame: no row, and the book does not see it', () => {
@@ -442,6 +556,20 @@ test('each class of stream is asked for on its own socket, and lists and ids of 
   assert.deepEqual(binanceSpot.subscribe(spot[0]!.channels.slice(0, 1), 7), [
     { id: 7, text: '{"method":"SUBSCRIBE","params":["btcusdt@trade"],"id":7}' },
   ]);
-  const many = Array.from({ length: 500 }, (_, i) => binanceSpot.instrument(`C${i}-USDT`, 'spot'));
-  assert.ok(binanceSpot.connections(many).every((each) => each.channels.length <= 1024));
+  const many = Array.from({ length: 1200 }, (_, i) => binanceSpot.instrument(`C${i}-USDT`, 'spot'));
+  const split = binanceSpot.connections(many);
+  assert.ok(split.every((each) => each.channels.length <= 1024));
+  const names = split.flatMap((each) => each.channels.map((channel) => channel.name));
+  assert.equal(new Set(names).size, 2400);
+  // A long list goes in parts, far from any limit of a message's size.
+  const messages = binanceSpot.subscribe(split[0]!.channels, 7);
+  assert.deepEqual(
+    messages.map(({ id }) => id),
+    messages.map((_, index) => 7 + index),
+  );
+  assert.deepEqual(
+    messages.flatMap(({ text }) => JSON.parse(text).params),
+    split[0]!.channels.map((channel) => channel.name),
+  );
+  assert.ok(messages.every(({ text }) => text.length <= 4096));
 });

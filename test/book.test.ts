@@ -121,6 +121,15 @@ test('a book shows only levels that its snapshot could vouch for, and says when 
   );
   assert.deepEqual(book.top(10).bids, [['90', '5']]);
   assert.equal(book.top(10).complete, false);
+  const above = new OrderBook([['100', '1']], [['101', '1']], 1);
+  above.apply(
+    [],
+    [
+      ['101', '0'],
+      ['110', '5'],
+    ],
+  );
+  assert.deepEqual([above.top(10).asks, above.top(10).complete, above.shallow(1)], [[['110', '5']], false, true]);
   const whole = new OrderBook([['100', '1']], [['101', '1']], 1000);
   whole.apply([['90', '5']], []);
   assert.equal(whole.top(10).bids.length, 2);
@@ -266,4 +275,59 @@ test('a refresh keeps the book in use until the new snapshot has caught up, and 
     ['97', '3'],
     ['96', '9'],
   ]);
+});
+
+test('a gap among the held diffs is seen when the snapshot comes: nothing is applied across it', () => {
+  const { sync, events } = recorded(SPOT_RULE);
+  for (const each of [diff(1, 10), diff(11, 20), diff(31, 40), diff(41, 50)]) sync.onDiff(each);
+  sync.onSnapshot(snapshot(5));
+  assert.deepEqual(events, ['based 5/10', 'applied 10', 'applied 20', 'resync gap 20 40']);
+  assert.ok(sync.needsSnapshot && sync.current === null);
+  sync.onSnapshot(snapshot(35));
+  assert.deepEqual(events.slice(4), ['based 35/40', 'applied 40', 'applied 50'], 'those after the gap were kept');
+});
+
+test('diffs that wait for a snapshot are bounded in number: the newest are kept', () => {
+  const { sync, events } = recorded(SPOT_RULE);
+  for (let id = 1; id <= 25_000; id++) sync.onDiff(diff(id, id));
+  sync.onSnapshot(snapshot(4_000));
+  assert.deepEqual(events, [], 'too old by now');
+  assert.ok(sync.needsSnapshot);
+  sync.onSnapshot(snapshot(24_990));
+  assert.equal(events.length, 11);
+  assert.equal(events.at(-1), 'applied 25000');
+});
+
+test('a snapshot that waited for its diff is forgotten with the connection', () => {
+  const { sync, events } = recorded(SPOT_RULE);
+  sync.onDiff(diff(1001, 1010));
+  sync.onSnapshot(snapshot(1020));
+  sync.onDisconnect();
+  // Ids that began anew would all be older than it, and no other snapshot would ever be asked for.
+  sync.onDiff(diff(1, 5));
+  assert.ok(sync.needsSnapshot);
+  sync.onSnapshot(snapshot(3));
+  assert.deepEqual(events, ['based 3/5', 'applied 5']);
+});
+
+test('a refresh that is wanted twice keeps what it holds', () => {
+  const { sync, events } = recorded(SPOT_RULE);
+  sync.onDiff(diff(1, 10));
+  sync.onSnapshot(snapshot(5));
+  sync.refresh();
+  sync.onDiff(diff(11, 20));
+  sync.refresh();
+  sync.onDiff(diff(21, 30));
+  sync.onSnapshot(snapshot(15));
+  assert.deepEqual(events, ['based 5/10', 'applied 10', 'applied 20', 'applied 30', 'based 15/20']);
+  assert.ok(!sync.needsSnapshot);
+});
+
+test('USDM: a repeated diff is no gap', () => {
+  const { sync, events } = recorded(USDM_RULE);
+  sync.onDiff(diff(100, 110, { prev: 90 }));
+  sync.onSnapshot(snapshot(105));
+  sync.onDiff(diff(100, 110, { prev: 90 }));
+  sync.onDiff(diff(150, 160, { prev: 110 }));
+  assert.deepEqual(events, ['based 105/110', 'applied 110', 'applied 160']);
 });

@@ -16,6 +16,8 @@ test('exponents and JSON numbers become plain notation', () => {
   assert.equal(plainDecimal(61837.5), '61837.5');
   assert.equal(plainDecimal(0), '0');
   assert.equal(plainDecimal('.5'), '0.5');
+  assert.equal(plainDecimal('-1.5e-8'), '-0.000000015');
+  assert.equal(plainDecimal('0012e1'), '120');
 });
 
 test('zeros beyond the 18th place are dropped, other digits there are an error', () => {

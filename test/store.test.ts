@@ -157,6 +157,43 @@ describe('the store', () => {
     );
   });
 
+  test('buries a row once, also when another part of its batch has to be tried again', async () => {
+    const bad = encodeRow('trade', trade(70)).replace('"61837.63"', '"sixty"');
+    const before = deadletters().length;
+    let inserts = 0;
+    // Both together are refused, then each alone is tried: the bad one is buried, and the answer to the good one is lost.
+    proxy.onInsert = () => (++inserts === 3 ? 'unavailable' : null);
+    await publish([bad, encodeRow('trade', trade(71))]);
+    await waitFor('the second try', READY_MS, async () => inserts >= 4);
+    await pipeline.drained();
+    assert.deepEqual(
+      deadletters()
+        .slice(before)
+        .map((letter) => letter.row),
+      [bad],
+    );
+    assert.deepEqual(await count("trade_id IN ('70', '71')"), [1, 1]);
+  });
+
+  test('messages whose insert takes longer than the ack wait are not delivered again', async () => {
+    const redelivered = async () =>
+      (await (await nats.jetstreamManager()).consumers.info('MARKET_DATA', 'store_trade')).num_redelivered;
+    const database = pipeline.children.get('clickhouse_embedded')!.pid!;
+    process.kill(database, 'SIGSTOP');
+    try {
+      await publish([encodeRow('trade', trade(80))]);
+      // These wait behind the first one's look, in the store's own buffer.
+      await new Promise((done) => setTimeout(done, 1000));
+      for (const id of [81, 82, 83]) await publish([encodeRow('trade', trade(id))]);
+      await new Promise((done) => setTimeout(done, 6000));
+      assert.equal(await redelivered(), 0);
+    } finally {
+      process.kill(database, 'SIGCONT');
+    }
+    await pipeline.drained();
+    assert.deepEqual(await count('toUInt64(trade_id) BETWEEN 80 AND 83'), [4, 4]);
+  });
+
   const FAULTS: Fault[] = ['answer_lost', 'body_cut', 'refused', 'unavailable'];
   for (const [index, fault] of FAULTS.entries()) {
     test(`stores each row once when an insert ends with: ${fault}`, async () => {

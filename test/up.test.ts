@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { MONITOR_OFFSET } from '../scripts/lib/broker.ts';
 import type { LedgerReport } from '../scripts/lib/ledger.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
 import { freePort, Pipeline, READY_MS } from './pipeline.ts';
@@ -156,11 +157,25 @@ describe('npm start, as a demo', () => {
 
   test('begins from empty databases, streams and data; a kill of the collector doubles nothing and loses nothing published', async () => {
     const before = reportOf(up);
+    const left = ['nats', 'clickhouse', 'state', 'deadletter', 'logs'].map((part) =>
+      join(up.dir, 'demo', part, 'left'),
+    );
+    const live = join(up.dir, 'deadletter', 'left');
+    for (const file of [...left, live]) {
+      mkdirSync(dirname(file), { recursive: true });
+      writeFileSync(file, '');
+    }
     await up.start(['--demo', '--for', '12s', '--report', join(up.dir, 'report.json')]);
     await up.running();
     const [pid] = up.children('scripts/collector.ts');
     process.kill(pid!, 'SIGKILL');
-    await up.end();
+    const { code } = await up.end();
+    assert.deepEqual(
+      left.filter((file) => existsSync(file)),
+      [],
+      'nothing of the run before is left',
+    );
+    assert.ok(existsSync(live), 'what is not the demo’s is not touched');
     const report = reportOf(up);
     const trades = (each: LedgerReport) =>
       each.rows.find((row) => row.exchange === 'binance_spot' && row.data_type === 'trade')!;
@@ -175,6 +190,7 @@ describe('npm start, as a demo', () => {
       report.balanced,
       report.rows.every((row) => row.lost === 0),
     );
+    assert.equal(code, report.balanced ? 0 : 1);
   });
 
   test('stops all in order at SIGINT, and leaves no process behind', async () => {
@@ -273,6 +289,7 @@ describe('npm start with something wrong says one clear line, and starts nothing
   test('a port in use', async () => {
     for (const port of [
       up.pipeline.ports.nats,
+      up.pipeline.ports.nats + MONITOR_OFFSET,
       up.pipeline.ports.clickhouse,
       up.pipeline.ports.store,
       up.pipeline.ports.health,

@@ -1,0 +1,228 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import type { ClickHouseClient } from '@clickhouse/client';
+import { headers, type NatsConnection } from 'nats';
+import { insertLines } from '../scripts/lib/clickhouse.ts';
+import { BOOT_HEADER, ensureStreams, ROWS_HEADER } from '../scripts/lib/jetstream.ts';
+import {
+  balance,
+  countGaps,
+  countPublished,
+  countStored,
+  type Figures,
+  ledgerKey,
+  ledgerTable,
+  type Published,
+  type Stored,
+} from '../scripts/lib/ledger.ts';
+import { createLogger } from '../scripts/lib/log.ts';
+import { encodeRow, type GapRow, type OrderbookUpdateRow, type RowSource, type TradeRow } from '../scripts/lib/rows.ts';
+import { ensureTier } from '../scripts/lib/schema.ts';
+import { streamDefinitions } from '../scripts/lib/streams.ts';
+import { Pipeline } from './pipeline.ts';
+
+const KEY = ledgerKey('binance_spot', 'trade');
+
+function figures(change: {
+  received?: number;
+  published?: number;
+  stored?: Partial<Stored>;
+  gap?: number;
+  sent?: number | null;
+}): Figures {
+  const { received = 10, published = 10, stored = {}, gap, sent = 10 } = change;
+  return {
+    received: new Map([[KEY, received]]),
+    published: new Map([[KEY, published]]),
+    stored: new Map([[KEY, { count: 10, unique: 10, streamed: 10, ...stored }]]),
+    gaps: new Map(gap === undefined ? [] : [[KEY, gap]]),
+    sent: sent === null ? null : new Map([[KEY, sent]]),
+  };
+}
+
+/** [gap, lost, duplicated, balanced] */
+function judged(change: Parameters<typeof figures>[0]) {
+  const report = balance('demo', 1, figures(change));
+  const [row] = report.rows;
+  return [row!.gap, row!.lost, row!.duplicated, report.balanced];
+}
+
+test('a ledger balances when every row that was sent is in hot once', () => {
+  assert.deepEqual(judged({}), [0, 0, 0, true]);
+  assert.deepEqual(judged({ sent: null }), [0, 0, 0, true]);
+});
+
+test('what was sent and is not in hot is lost, and also what was received; a snapshot that was fetched makes up for no frame', () => {
+  assert.deepEqual(judged({ sent: 13 }), [0, 3, 0, false]);
+  assert.deepEqual(judged({ received: 12 }), [0, 2, 0, false]);
+  assert.deepEqual(judged({ received: 12, sent: null }), [0, 2, 0, false]);
+  assert.deepEqual(judged({ stored: { streamed: 8 } }), [0, 2, 0, false]);
+});
+
+test('a row that is there twice is duplicated, and hides none that is lost', () => {
+  assert.deepEqual(judged({ stored: { count: 11 } }), [0, 0, 1, false]);
+  for (const sent of [10, null]) {
+    assert.deepEqual(judged({ stored: { count: 10, unique: 9, streamed: 9 }, sent }), [0, 1, 1, false]);
+  }
+});
+
+test('rows declared missing are not lost; fewer than are missing do not hide the others', () => {
+  assert.deepEqual(judged({ sent: 13, gap: 3 }), [3, 0, 0, true]);
+  assert.deepEqual(judged({ sent: 13, gap: 1 }), [1, 2, 0, false]);
+  assert.deepEqual(judged({ sent: 10, gap: 5 }), [5, 0, 0, true]);
+});
+
+test('a type that was sent and of which nothing came is in the ledger, as lost', () => {
+  const empty = { received: new Map(), published: new Map(), stored: new Map(), gaps: new Map() };
+  const report = balance('demo', 1, { ...empty, sent: new Map([[KEY, 4]]) });
+  assert.equal(report.balanced, false);
+  assert.deepEqual(report.rows, [
+    {
+      exchange: 'binance_spot',
+      data_type: 'trade',
+      received: 0,
+      published: 0,
+      hot: 0,
+      cold: null,
+      gap: 0,
+      lost: 4,
+      duplicated: 0,
+    },
+  ]);
+  const lines = ledgerTable(report).split('\n');
+  assert.match(lines[1]!, /^binance_spot {2}trade +0 +0 +0 +– +0 +4 +0$/);
+});
+
+const SOURCE: RowSource = {
+  exchange: 'binance_spot',
+  market_type: 'spot',
+  symbol: 'BTC-USDT',
+  instrument: 'BTCUSDT',
+  timestamp: 1795000000000,
+  received_at: 1795000000000000,
+  data_source: 'demo',
+};
+const trade = (id: number, change: Partial<TradeRow> = {}) =>
+  encodeRow('trade', {
+    ...SOURCE,
+    trade_id: String(id),
+    sequence: null,
+    price: '1',
+    quantity: '1',
+    side: 'buy',
+    is_maker: false,
+    ...change,
+  });
+const diff = (id: number, is_snapshot: boolean) =>
+  encodeRow('orderbook_update', {
+    ...SOURCE,
+    first_update_id: null,
+    last_update_id: id,
+    prev_update_id: null,
+    is_snapshot,
+    bids: [],
+    asks: [],
+  } satisfies OrderbookUpdateRow);
+const gap = (id: string, status: GapRow['status'], rows: number | null, filled: number | null) =>
+  encodeRow('gap', {
+    ...SOURCE,
+    gap_id: id,
+    status,
+    data_type: 'trade',
+    from_id: '1',
+    to_id: '9',
+    from_time: 1795000000000,
+    to_time: 1795000000000,
+    cause: 'test',
+    rows,
+    filled_rows: filled,
+    detected_at: 1795000000000,
+    closed_at: null,
+  });
+
+describe('the counts behind the ledger', () => {
+  const pipeline = new Pipeline();
+  let client: ClickHouseClient;
+  let nats: NatsConnection;
+
+  before(async () => {
+    await pipeline.choosePorts();
+    await pipeline.startBroker();
+    await pipeline.startDatabase();
+    client = pipeline.client();
+    await ensureTier(client, 'hot', 'ledger');
+    nats = await pipeline.nats();
+    await ensureStreams(await nats.jetstreamManager(), streamDefinitions(), createLogger('test', 'fatal'));
+  });
+  after(async () => {
+    await nats?.close();
+    await pipeline.close();
+  });
+
+  let inserts = 0;
+  async function insert(table: string, lines: [string, number][]): Promise<void> {
+    const text = lines.map(([line, seq]) => `{"js_epoch":1,"js_seq":${seq},${line.slice(1)}\n`).join('');
+    await insertLines(client, `ledger.${table}`, Buffer.from(text), `test:${++inserts}`);
+  }
+
+  test('of hot: rows, distinct rows and rows that stand for frames, of this run alone', async () => {
+    await insert('trades', [
+      [trade(1), 5],
+      [trade(2), 6],
+      [trade(2), 7],
+      [trade(2, { symbol: 'ETH-USDT' }), 7],
+      [trade(3, { exchange: 'binance_derivatives', market_type: 'perpetual' }), 8],
+    ]);
+    await insert('orderbook_updates', [
+      [diff(10, false), 1],
+      [diff(10, true), 3],
+      [diff(11, false), 3],
+      [diff(11, false), 4],
+    ]);
+    const stored = await countStored(client, 'ledger', { MARKET_DATA: 5, ORDERBOOK_SNAP: 1 });
+    assert.deepEqual(Object.fromEntries(stored), {
+      'binance_spot trade': { count: 3, unique: 2, streamed: 2 },
+      'binance_derivatives trade': { count: 1, unique: 1, streamed: 1 },
+      'binance_spot orderbook_update': { count: 3, unique: 2, streamed: 1 },
+    });
+  });
+
+  test('of gaps: the last state of each, less what was filled', async () => {
+    await insert('gaps', [
+      [gap('before', 'open', 100, null), 20],
+      [gap('open', 'open', 7, null), 21],
+      [gap('half', 'open', 10, null), 22],
+      [gap('filled', 'open', 5, null), 23],
+      [gap('filled', 'filled', 5, 5), 26],
+      [gap('half', 'unfillable', 10, 4), 25],
+    ]);
+    assert.deepEqual([...(await countGaps(client, 'ledger', 20))], [['binance_spot trade', 13]]);
+  });
+
+  test('of JetStream: rows by exchange, type and run of the collector, after the base', async () => {
+    const put = (subject: string, boot: string, rows: number) => {
+      const head = headers();
+      head.set(ROWS_HEADER, String(rows));
+      head.set(BOOT_HEADER, boot);
+      return nats.jetstream().publish(subject, '{}', { headers: head });
+    };
+    await put('trade.binance_spot.spot.A', 'old', 100);
+    await put('trade.binance_spot.spot.A', 'one', 3);
+    await put('trade.binance_spot.spot.B', 'two', 4);
+    await put('liquidation.binance_derivatives.perpetual.B', 'two', 5);
+    const published: Published = { rows: new Map(), byBoot: new Map() };
+    await countPublished(nats, 'MARKET_DATA', 1, published);
+    await countPublished(nats, 'ORDERBOOK_SNAP', 0, published);
+    assert.deepEqual(Object.fromEntries(published.rows), {
+      'binance_spot trade': 7,
+      'binance_derivatives liquidation': 5,
+    });
+    assert.deepEqual(
+      [...published.byBoot].map(([boot, counts]) => [boot, Object.fromEntries(counts)]),
+      [
+        ['one', { 'binance_spot trade': 3 }],
+        ['two', { 'binance_spot trade': 4, 'binance_derivatives liquidation': 5 }],
+      ],
+    );
+  });
+});

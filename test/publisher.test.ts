@@ -1,0 +1,352 @@
+/** Publisher and PullConsumer against a real broker, with a wire between them that can be cut, muted or made to swallow. */
+import assert from 'node:assert/strict';
+import { connect as connectSocket, createServer, type Socket } from 'node:net';
+import { after, afterEach, before, describe, test } from 'node:test';
+import { headers, type NatsConnection } from 'nats';
+import {
+  connectNats,
+  ensureDurable,
+  ensureStreams,
+  type OutgoingMessage,
+  Publisher,
+  type PublisherOptions,
+  PullConsumer,
+} from '../scripts/lib/jetstream.ts';
+import { createLogger } from '../scripts/lib/log.ts';
+import { waitFor } from '../scripts/lib/processes.ts';
+import type { DataType } from '../scripts/lib/rows.ts';
+import { streamDefinitions, streamOf } from '../scripts/lib/streams.ts';
+import { Pipeline, READY_MS } from './pipeline.ts';
+
+const log = createLogger('test', 'fatal');
+/** So long that only what a test is about can bring an answer. */
+const NEVER_MS = 600_000;
+
+/** A wire to the broker. */
+class Wire {
+  /** Bytes of the broker's answers are dropped, so the wire must be cut before it is used again. */
+  muted = false;
+  /** What of each chunk goes on to the broker; the client writes whole commands. */
+  pass: (text: string) => string = (text) => text;
+  /** No new connection comes about while false. */
+  open = true;
+  private readonly sockets = new Set<Socket>();
+  private readonly server = createServer((client) => {
+    if (!this.open) {
+      client.destroy();
+      return;
+    }
+    const broker = connectSocket(this.brokerPort, '127.0.0.1');
+    for (const socket of [client, broker]) {
+      this.sockets.add(socket);
+      socket.on('error', () => undefined);
+      socket.on('close', () => {
+        this.sockets.delete(socket);
+        client.destroy();
+        broker.destroy();
+      });
+    }
+    client.on('data', (chunk) => broker.write(Buffer.from(this.pass(chunk.toString('latin1')), 'latin1')));
+    broker.on('data', (chunk) => {
+      if (!this.muted) client.write(chunk);
+    });
+  });
+
+  constructor(private readonly brokerPort: number) {}
+
+  async listen(): Promise<string> {
+    await new Promise<void>((done) => this.server.listen(0, '127.0.0.1', done));
+    return `nats://127.0.0.1:${(this.server.address() as { port: number }).port}`;
+  }
+
+  cut(): void {
+    for (const socket of this.sockets) socket.destroy();
+  }
+
+  async close(): Promise<void> {
+    this.cut();
+    await new Promise((done) => this.server.close(done));
+  }
+}
+
+describe('publishing and pulling over a wire that fails', () => {
+  const pipeline = new Pipeline();
+  let direct: NatsConnection;
+  /** Its first pull request got lost, at the very beginning: that is noticed only after the request's time is over. */
+  let robbed: PullConsumer;
+  const robbedClosing: (() => Promise<void> | void)[] = [];
+  const closing: (() => Promise<void> | void)[] = [];
+
+  before(async () => {
+    await pipeline.choosePorts();
+    await pipeline.startBroker();
+    direct = await pipeline.nats();
+    await ensureStreams(await direct.jetstreamManager(), streamDefinitions(), log);
+    await durable('funding_rate', 60);
+    const { wire, nats } = await wired();
+    let lost = 0;
+    wire.pass = (text) =>
+      text.replace(/PUB \$JS\.API\.CONSUMER\.MSG\.NEXT[^\r]*\r\n[^\r]*\r\n/, (request) =>
+        ++lost === 1 ? '' : request,
+      );
+    robbed = consumerOn(nats, 'funding_rate');
+    robbedClosing.push(...closing.splice(0));
+    await waitFor('the loss', READY_MS, async () => lost === 1);
+    await put('funding_rate', 0, 3);
+  });
+  afterEach(async () => {
+    for (const close of closing.splice(0).reverse()) await close();
+  });
+  after(async () => {
+    for (const close of robbedClosing.reverse()) await close();
+    await direct.close();
+    await pipeline.close();
+  });
+
+  async function wired(): Promise<{ wire: Wire; nats: NatsConnection }> {
+    const wire = new Wire(pipeline.ports.nats);
+    const nats = await connectNats(await wire.listen(), 'test', log);
+    closing.push(
+      () => wire.close(),
+      () => nats.close(),
+    );
+    return { wire, nats };
+  }
+
+  function publisherOn(nats: NatsConnection, change: Partial<PublisherOptions> = {}) {
+    const stored: string[] = [];
+    const options = {
+      mode: 'live',
+      boot: 'one',
+      maxInFlight: 8,
+      maxInFlightBytes: 2 ** 20,
+      ackTimeoutMs: NEVER_MS,
+      onStored: (message: OutgoingMessage) => stored.push(message.id),
+      log,
+      ...change,
+    };
+    const publisher = new Publisher(nats, options);
+    closing.push(() => publisher.close());
+    return { publisher, stored };
+  }
+
+  /** A subject that no other test uses. */
+  let subjects = 0;
+  const freshSubject = () => `trade.binance_spot.spot.T${++subjects}`;
+  const message = (subject: string, n: number, size = 20): OutgoingMessage => ({
+    subject,
+    payload: Buffer.alloc(size, `${n} `),
+    rows: 1,
+    id: `${subject}:${n}`,
+  });
+
+  async function storedIn(subject: string): Promise<number> {
+    const manager = await direct.jetstreamManager();
+    const info = await manager.streams.info('MARKET_DATA', { subjects_filter: subject });
+    return info.state.subjects?.[subject] ?? 0;
+  }
+
+  const inTime = (what: string, promise: Promise<void>) => {
+    let done = false;
+    void promise.then(() => {
+      done = true;
+    });
+    return waitFor(what, 20_000, async () => done);
+  };
+
+  test('what was in flight when the connection broke is sent again, and stored once', async () => {
+    const { wire, nats } = await wired();
+    const { publisher, stored } = publisherOn(nats);
+    const subject = freshSubject();
+    wire.muted = true;
+    for (let n = 0; n < 20; n++) publisher.push(message(subject, n));
+    await waitFor('the first ones at the broker', READY_MS, async () => (await storedIn(subject)) === 8);
+    assert.deepEqual(stored, []);
+    wire.muted = false;
+    wire.cut();
+    await inTime('all answers', publisher.drained());
+    assert.equal(await storedIn(subject), 20);
+    assert.deepEqual(
+      stored,
+      Array.from({ length: 20 }, (_, n) => `${subject}:${n}`),
+    );
+    assert.deepEqual([publisher.stats.stored, publisher.stats.absorbed, publisher.stats.duplicate], [20, 8, 0]);
+    assert.deepEqual([publisher.waitingBytes, publisher.waitingMessages], [0, 0]);
+  });
+
+  test('a message that got lost on a sound connection is sent again after the ack timeout', async () => {
+    const { wire, nats } = await wired();
+    const { publisher } = publisherOn(nats, { ackTimeoutMs: 500 });
+    const subject = freshSubject();
+    let swallowed = 0;
+    wire.pass = (text) => (text.includes(`${subject}:1\r\n`) && ++swallowed === 1 ? '' : text);
+    for (let n = 0; n < 3; n++) {
+      publisher.push(message(subject, n));
+      await new Promise((done) => setTimeout(done, 50));
+    }
+    await inTime('all answers', publisher.drained());
+    assert.ok(swallowed >= 2);
+    assert.equal(await storedIn(subject), 3);
+  });
+
+  test('no more than the bounds is in flight, by number and by bytes', async () => {
+    for (const { change, size, expected } of [
+      { change: { maxInFlight: 5 }, size: 10, expected: 5 },
+      { change: { maxInFlight: 1000, maxInFlightBytes: 3000 }, size: 1000, expected: 3 },
+    ]) {
+      const { wire, nats } = await wired();
+      const { publisher } = publisherOn(nats, change);
+      const subject = freshSubject();
+      wire.muted = true;
+      const before = nats.stats().outMsgs;
+      for (let n = 0; n < 50; n++) publisher.push(message(subject, n, size));
+      assert.equal(nats.stats().outMsgs - before, expected);
+      assert.deepEqual([publisher.waitingMessages, publisher.waitingBytes], [50, 50 * size]);
+      wire.muted = false;
+      wire.cut();
+      await inTime('all answers', publisher.drained());
+      assert.equal(await storedIn(subject), 50);
+    }
+  });
+
+  test('while the broker is away nothing is handed to the client, whose buffer has no bound', async () => {
+    const { wire, nats } = await wired();
+    const { publisher } = publisherOn(nats, { ackTimeoutMs: 300 });
+    const subject = freshSubject();
+    let away = false;
+    void (async () => {
+      for await (const status of nats.status()) if (status.type === 'disconnect') away = true;
+    })();
+    wire.muted = true;
+    for (let n = 0; n < 3; n++) publisher.push(message(subject, n));
+    await waitFor('three at the broker', READY_MS, async () => (await storedIn(subject)) === 3);
+    wire.open = false;
+    wire.cut();
+    wire.muted = false;
+    await waitFor('the disconnect', READY_MS, async () => away);
+    const before = nats.stats().outMsgs;
+    for (let n = 3; n < 50; n++) publisher.push(message(subject, n));
+    // Longer than the ack timeout: no retry is handed over either.
+    await new Promise((done) => setTimeout(done, 1000));
+    assert.equal(nats.stats().outMsgs, before);
+    assert.equal(publisher.waitingMessages, 50);
+    wire.open = true;
+    await inTime('all answers', publisher.drained());
+    assert.equal(await storedIn(subject), 50);
+  });
+
+  test('"duplicate" to a first publish means another run’s message: it is stored again under an id of its own', async () => {
+    const { nats } = await wired();
+    const first = publisherOn(nats);
+    const second = publisherOn(nats, { boot: 'two' });
+    const subject = freshSubject();
+    for (const { publisher } of [first, second]) {
+      publisher.push(message(subject, 1));
+      await inTime('the answer', publisher.drained());
+    }
+    assert.equal(await storedIn(subject), 2);
+    assert.deepEqual([first.publisher.stats.duplicate, second.publisher.stats.duplicate], [0, 1]);
+    assert.deepEqual(second.stored, [`${subject}:1`]);
+  });
+
+  test('a refused message waits for its stream, is told, and is not lost', async () => {
+    const manager = await direct.jetstreamManager();
+    const { nats } = await wired();
+    const { publisher, stored } = publisherOn(nats, { ackTimeoutMs: 300 });
+    publisher.push(message('later.a.b.C', 1));
+    await waitFor('the refusal', READY_MS, async () => publisher.stats.refused > 0);
+    assert.deepEqual([publisher.lastError, stored], ['no stream takes this subject (503)', []]);
+    await manager.streams.add({
+      name: 'LATER',
+      subjects: ['later.>'],
+      max_bytes: 1000,
+      max_msgs: 1,
+      discard: 'new' as never,
+    });
+    await inTime('the answer', publisher.drained());
+    assert.equal(publisher.lastError, null);
+    // Full, and told to refuse what is new: an answer with an error is no success.
+    publisher.push(message('later.a.b.C', 2));
+    await waitFor('the refusal', READY_MS, async () => publisher.lastError !== null);
+    assert.match(publisher.lastError!, /maximum messages/);
+    assert.equal(publisher.waitingMessages, 1);
+    await manager.streams.purge('LATER');
+    await inTime('the answer', publisher.drained());
+    assert.deepEqual(stored, ['later.a.b.C:1', 'later.a.b.C:2']);
+    await manager.streams.delete('LATER');
+  });
+
+  /** Types that no test above publishes, one per test, so that each has its durable for itself. */
+  async function put(type: string, from: number, count: number, size = 20): Promise<void> {
+    for (let n = from; n < from + count; n++) {
+      const head = headers();
+      head.set('Mp-Mode', 'live');
+      const payload = Buffer.alloc(size, ' ');
+      payload.write(String(n));
+      await direct.jetstream().publish(`${type}.binance_spot.spot.X`, payload, { headers: head });
+    }
+  }
+
+  function consumerOn(nats: NatsConnection, type: DataType, maxBytes = 2 ** 20, recheck = async () => {}) {
+    const consumer = new PullConsumer(nats, 'MARKET_DATA', `store_${type}`, maxBytes, recheck, log);
+    closing.push(() => consumer.close());
+    return consumer;
+  }
+
+  async function take(consumer: PullConsumer, count: number): Promise<number[]> {
+    const out: number[] = [];
+    await waitFor(`${count} messages`, 30_000, async () => {
+      for (;;) {
+        const message = await consumer.next(0);
+        if (message === null) return out.length >= count;
+        message.ack();
+        out.push(Number(Buffer.from(message.data).toString()));
+      }
+    });
+    return out;
+  }
+
+  const durable = async (type: DataType, seconds: number) =>
+    ensureDurable(await direct.jetstreamManager(), streamOf(type), type, seconds);
+  const numbers = (from: number, count: number) => Array.from({ length: count }, (_, i) => from + i);
+
+  test('what waits here is bounded by bytes, and all of it comes', async () => {
+    const { nats } = await wired();
+    await durable('lsr_all_account', 60);
+    await put('lsr_all_account', 0, 40, 50_000);
+    const consumer = consumerOn(nats, 'lsr_all_account', 400_000);
+    await waitFor('messages', READY_MS, async () => consumer.waiting.length > 0);
+    await new Promise((done) => setTimeout(done, 500));
+    const bytes = consumer.waiting.reduce((sum, each) => sum + each.data.length, 0);
+    assert.ok(bytes <= 400_000, `${bytes} bytes wait`);
+    assert.deepEqual(await take(consumer, 40), numbers(0, 40));
+  });
+
+  test('what waited here when the broker went away is dropped, and comes again once the broker was looked at', async () => {
+    const { wire, nats } = await wired();
+    await durable('liquidation', 1);
+    let looked = 0;
+    let look: () => void = () => undefined;
+    const consumer = consumerOn(nats, 'liquidation', 2 ** 20, () => {
+      looked += 1;
+      return new Promise<void>((done) => {
+        look = done;
+      });
+    });
+    await put('liquidation', 0, 5);
+    await waitFor('five messages', READY_MS, async () => consumer.waiting.length === 5);
+    assert.equal((await consumer.next(0))?.redelivered, false);
+    wire.cut();
+    await waitFor('the look', READY_MS, async () => looked === 1);
+    await put('liquidation', 5, 3);
+    assert.equal(consumer.waiting.length, 0, 'nothing of the connection before is handed out');
+    assert.equal(await consumer.next(1500), null, 'nothing comes before the look is over');
+    look();
+    const again = (await take(consumer, 8)).sort();
+    assert.deepEqual(again, numbers(0, 8), 'each once, also what had been taken and not acknowledged');
+  });
+
+  test('a pull request that got lost is made again when its time is over', async () => {
+    assert.deepEqual(await take(robbed, 3), [0, 1, 2]);
+  });
+});

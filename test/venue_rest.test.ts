@@ -1,0 +1,122 @@
+import assert from 'node:assert/strict';
+import { createServer, type ServerResponse } from 'node:http';
+import { after, afterEach, before, describe, test } from 'node:test';
+import { createLogger } from '../scripts/lib/log.ts';
+import { waitFor } from '../scripts/lib/processes.ts';
+import { VenueRest } from '../scripts/lib/venue_rest.ts';
+
+describe('requests to a venue’s REST host', () => {
+  let asked: string[] = [];
+  let respond: (answer: ServerResponse) => void;
+  let rest: VenueRest;
+  const server = createServer((incoming, answer) => {
+    asked.push(incoming.url!);
+    respond(answer);
+  });
+  before(() => new Promise<void>((done) => server.listen(0, '127.0.0.1', done)));
+  after(async () => {
+    server.closeAllConnections();
+    await new Promise((done) => server.close(done));
+  });
+  afterEach(() => rest.close());
+
+  function start(weightPerMinute = 1000): void {
+    asked = [];
+    const { port } = server.address() as { port: number };
+    rest = new VenueRest(`http://127.0.0.1:${port}`, weightPerMinute, 'x-used', createLogger('test', 'fatal'));
+  }
+
+  /** Until when the host is left alone after this answer, in seconds from now; no second request reaches it. */
+  async function heldBack(status: number, headers: Record<string, string> = {}, text = ''): Promise<number> {
+    start();
+    respond = (answer) => answer.writeHead(status, headers).end(text);
+    const first = await rest.get('/a', 1);
+    respond = (answer) => answer.end('{}');
+    const second = await rest.get('/b', 1);
+    assert.equal(first.kind, 'wait');
+    assert.deepEqual(second, first);
+    assert.deepEqual(asked, ['/a']);
+    const until = first.kind === 'wait' ? first.until : 0;
+    assert.ok(rest.blocked(until - 1)?.startsWith(`HTTP ${status}`));
+    assert.equal(rest.blocked(until), null);
+    return (until - Date.now()) / 1000;
+  }
+
+  /** As told, less what the test itself took. */
+  const about = (seconds: number, told: number) =>
+    assert.ok(seconds <= told && seconds > told - 30, `${seconds} of ${told}`);
+
+  test('the answer’s body is parsed; what is no JSON or no answer failed, and asks for no wait', async () => {
+    start();
+    respond = (answer) => answer.end('{"a":1}');
+    assert.deepEqual(await rest.get('/a', 1), { kind: 'ok', body: { a: 1 } });
+    respond = (answer) => answer.end('<html>');
+    assert.equal((await rest.get('/a', 1)).kind, 'failed');
+    respond = (answer) => answer.writeHead(500).end('oops');
+    assert.deepEqual(await rest.get('/a', 1), { kind: 'failed', reason: 'HTTP 500: oops' });
+    respond = (answer) => answer.socket!.destroy();
+    assert.equal((await rest.get('/a', 1)).kind, 'failed');
+    assert.equal(rest.blocked(Date.now()), null);
+  });
+
+  test('a refusal is obeyed as long as the venue says', async () => {
+    about(await heldBack(429, { 'retry-after': '100' }), 100);
+    about(await heldBack(418, { 'retry-after': '3600' }), 3600);
+    about(await heldBack(403, { 'retry-after': '1200' }), 1200);
+  });
+
+  test('a ban’s end is read from the text, too, when that is later', async () => {
+    const text = (seconds: number) =>
+      `{"code":-1003,"msg":"Way too many requests; IP banned until ${Date.now() + seconds * 1000}."}`;
+    about(await heldBack(418, {}, text(5000)), 5000);
+    about(await heldBack(418, { 'retry-after': '100' }, text(5000)), 5000);
+    about(await heldBack(418, { 'retry-after': '9000' }, text(5000)), 9000);
+  });
+
+  test('a refusal without a time is obeyed for a minute, a block of the region or the firewall for ten', async () => {
+    about(await heldBack(429), 60);
+    about(await heldBack(418), 60);
+    about(await heldBack(403), 600);
+    about(await heldBack(451), 600);
+  });
+
+  test('when the time is over, requests go on', async () => {
+    start();
+    respond = (answer) => answer.writeHead(429, { 'retry-after': '1' }).end();
+    assert.equal((await rest.get('/a', 1)).kind, 'wait');
+    respond = (answer) => answer.end('{}');
+    await waitFor('the end of the wait', 20_000, async () => (await rest.get('/b', 1)).kind === 'ok');
+    assert.deepEqual(asked, ['/a', '/b']);
+  });
+
+  test('half of the venue’s weight is used, then the next minute is waited for, and has its own', async (context) => {
+    const minute = 29_916_666 * 60_000;
+    context.mock.timers.enable({ apis: ['Date'], now: minute + 59_000 });
+    start(100);
+    respond = (answer) => answer.end('{}');
+    const kinds: string[] = [];
+    for (let i = 0; i < 4; i++) kinds.push((await rest.get(`/${i}`, 20)).kind);
+    assert.deepEqual(
+      [kinds, asked],
+      [
+        ['ok', 'ok', 'wait', 'wait'],
+        ['/0', '/1'],
+      ],
+    );
+    const refused = await rest.get('/', 20);
+    assert.equal(refused.kind === 'wait' && refused.until, minute + 60_000);
+    assert.equal((await rest.get('/small', 10)).kind, 'ok');
+    assert.equal(rest.blocked(Date.now()), null, 'an own budget is no refusal');
+    context.mock.timers.setTime(minute + 60_000);
+    assert.equal((await rest.get('/next', 20)).kind, 'ok');
+  });
+
+  test('what others behind the same address have used, the venue tells, and it counts', async (context) => {
+    context.mock.timers.enable({ apis: ['Date'], now: 1795000000000 });
+    start(100);
+    respond = (answer) => answer.writeHead(200, { 'x-used': '45' }).end('{}');
+    assert.equal((await rest.get('/a', 1)).kind, 'ok');
+    assert.equal((await rest.get('/b', 10)).kind, 'wait');
+    assert.deepEqual(asked, ['/a']);
+  });
+});
