@@ -210,6 +210,16 @@ test('a checksum is taken over the venue’s own text, both sides in turn; a boo
   assert.deepEqual(events, []);
 });
 
+test('a checksum covers the first 25 levels a side and no further one', () => {
+  const levels = (from: number, step: number) =>
+    Array.from({ length: 26 }, (_, i) => level(String(from + i * step), String(i + 1)));
+  const { frame, of, events } = harness(okxSpot);
+  // 100:1:101:1:99:2:102:2: … :76:25:125:25
+  frame(snapshot('BTC-USDT', { bids: levels(100, -1), asks: levels(101, 1), checksum: -1_365_340_117 }));
+  assert.deepEqual(events, []);
+  assert.equal(of('orderbook')[0]!.bids.length, 26);
+});
+
 test('a wrong checksum drops the book, and only a new snapshot brings it back', () => {
   const { frame, of, events, take } = harness(okxDerivatives);
   frame(snapshot('BTC-USDT-SWAP', CHECKED.both));
