@@ -28,6 +28,23 @@ export interface Data {
   B: string;
   A: string;
   st?: number;
+  ap: string;
+  P: string;
+  i: string;
+  r: string;
+  o: Order;
+}
+/** The order of a liquidation. */
+export interface Order {
+  s: string;
+  S: 'BUY' | 'SELL';
+  q: string;
+  p: string;
+  ap: string;
+  l: string;
+  z: string;
+  T: number;
+  st: number;
 }
 export interface Snapshot {
   lastUpdateId: number;
