@@ -193,6 +193,21 @@ describe('npm start, as a demo', () => {
     assert.equal(code, report.balanced ? 0 : 1);
   });
 
+  test('rows that are gone from hot are told as lost, and the exit code says so', async () => {
+    await up.start(['--demo', '--for', '6s', '--report', join(up.dir, 'report.json')]);
+    await up.running();
+    const stored = async () =>
+      Number((await up.pipeline.query('SELECT count() FROM marketprism_demo_hot.trades'))[0]![0]);
+    await waitFor('stored trades', READY_MS, async () => (await stored()) > 0);
+    await up.pipeline.query('TRUNCATE TABLE marketprism_demo_hot.trades');
+    assert.deepEqual(await up.end(), { code: 1, signal: null }, up.output + up.errors);
+    assert.match(up.output, /\nNOT balanced\n$/);
+    const report = reportOf(up);
+    assert.equal(report.balanced, false);
+    assert.ok(report.rows.filter((row) => row.data_type === 'trade').every((row) => row.lost > 0));
+    assert.ok(report.rows.filter((row) => row.data_type !== 'trade').every((row) => row.lost === 0));
+  });
+
   test('stops all in order at SIGINT, and leaves no process behind', async () => {
     await up.start(['--demo']);
     await up.running();
