@@ -55,6 +55,42 @@ function expand(sign: string, whole: string, fraction: string, exponent: number)
   return `${sign}${integer}${kept === '' ? '' : `.${kept}`}`;
 }
 
+const POINT = 0x2e;
+const ZERO = 0x30;
+const NINE = 0x39;
+/** So many digits are certain to be exact in a double, and so is their quotient by a power of ten up to 10^22. */
+const EXACT_DIGITS = 15;
+const POWERS_OF_TEN = Array.from({ length: MAX_FRACTION_DIGITS + 1 }, (_, exponent) => 10 ** exponent);
+
+/** Where the plain decimal without sign that starts at `start` ends; -1 when there is none, or it does not fit its column. */
+export function decimalEnd(text: string, start: number): number {
+  const point = digitsEnd(text, start);
+  if (point === start || point - start > MAX_INTEGER_DIGITS) return -1;
+  if (text.charCodeAt(point) !== POINT) return point;
+  const end = digitsEnd(text, point + 1);
+  return end === point + 1 || end - point - 1 > MAX_FRACTION_DIGITS ? -1 : end;
+}
+
+function digitsEnd(text: string, start: number): number {
+  let end = start;
+  for (let code = text.charCodeAt(end); code >= ZERO && code <= NINE; code = text.charCodeAt(++end));
+  return end;
+}
+
+/** `Number` of the plain decimal at `start` to `end`, to the same last bit and in half the time: for comparisons only. */
+export function decimalNumber(text: string, start = 0, end = text.length): number {
+  if (end - start > EXACT_DIGITS) return Number(text.slice(start, end));
+  let digits = 0;
+  let point = end - 1;
+  for (let i = start; i < end; i++) {
+    const code = text.charCodeAt(i);
+    if (code >= ZERO && code <= NINE) digits = digits * 10 + code - ZERO;
+    else if (code === POINT) point = i;
+    else return Number(text.slice(start, end));
+  }
+  return digits / POWERS_OF_TEN[end - 1 - point]!;
+}
+
 /** True when plain decimal text stands for zero (`0`, `0.00000000`, `-0`). */
 export function isZero(text: string): boolean {
   for (let i = 0; i < text.length; i++) {

@@ -1,0 +1,143 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { binanceDerivatives, binanceSpot, scanDiff, scanTrade } from '../scripts/exchanges/binance.ts';
+import { decimalNumber } from '../scripts/lib/decimal.ts';
+import type { ExchangeModule } from '../scripts/lib/exchange.ts';
+import { encodeRow } from '../scripts/lib/rows.ts';
+import { missing, RECORDED, readSession } from './fixtures.ts';
+
+const NOW = 1723161255_400_000;
+
+/** Frames of each shape that is read without JSON.parse. */
+const FRAMES = [
+  '{"stream":"btcusdt@trade","data":{"e":"trade","E":1723161255343,"s":"BTCUSDT","t":3735683259,"p":"61837.63000000","q":"0.02000000","T":1723161255342,"m":true,"M":true}}',
+  '{"stream":"ethusdt@trade","data":{"e":"trade","E":1723161256560,"T":1723161256559,"s":"ETHUSDT","t":4308068523,"p":"2681.62","q":"1","X":"MARKET","m":false}}',
+  '{"stream":"ethusdt@aggTrade","data":{"e":"aggTrade","E":1723161256560,"s":"ETHUSDT","a":5933014,"p":"0.001","q":"100","nq":"100","f":100,"l":105,"T":1723161256559,"m":true,"st":1}}',
+  '{"stream":"btcusdt@depth@100ms","data":{"e":"depthUpdate","E":1723161255208,"s":"BTCUSDT","U":11,"u":20,"b":[["61737.63000000","0.00000000"],["56854.58","1.5"]],"a":[["61839.85","3"]]}}',
+  '{"stream":"ethusdt@depth@100ms","data":{"e":"depthUpdate","E":1723161256303,"T":1723161256302,"s":"ETHUSDT","ps":"ETHUSDT","U":11,"u":20,"pu":10,"b":[["2671.65","20"],["2676.24","61.833"],["2676.24","0"]],"a":[],"st":1}}',
+];
+
+/** Rows and events of one frame, by a feed of its own; the text of a syntax error tells a position, so only its kind counts. */
+function read(module: ExchangeModule, text: string): unknown[] {
+  const got: unknown[] = [];
+  const feed = module.createFeed({ instruments: [], dataSource: 'live', orderbookIntervalMs: 0 });
+  feed.frame(text, NOW, {
+    row: (type, row) => got.push([type, row, encodeRow(type, row)]),
+    event: (event) => got.push(event.kind === 'rejected' && /JSON/.test(event.reason) ? 'no JSON' : event),
+  });
+  return got;
+}
+
+/** A blank in front changes nothing for JSON.parse, and is what no quick reading accepts. */
+function throughJsonParse(text: string): string {
+  assert.equal(scanTrade(` ${text}`) ?? scanDiff(` ${text}`), null);
+  return ` ${text}`;
+}
+
+function assertSameRows(text: string): void {
+  for (const module of [binanceSpot, binanceDerivatives]) {
+    assert.deepEqual(read(module, text), read(module, throughJsonParse(text)), text);
+  }
+}
+
+test('frames of each plain shape are read without JSON.parse, and to the same rows', () => {
+  for (const text of FRAMES) {
+    assert.notEqual(scanTrade(text) ?? scanDiff(text), null, text);
+    assertSameRows(text);
+  }
+});
+
+test('whatever happens to a frame, quick reading gives the rows and events of JSON.parse, or leaves it to that', () => {
+  const pieces = [
+    '"',
+    '\\',
+    ',',
+    '-',
+    '0',
+    '7',
+    '.',
+    'e',
+    'E',
+    ' ',
+    '[',
+    ']',
+    '{',
+    '}',
+    'null',
+    'true',
+    '\n',
+    'é',
+    '"T":5,',
+    '"t":"x"',
+  ];
+  let seed = 5;
+  const random = (below: number) => (seed = (seed * 48271) % 2147483647) % below;
+  let quick = 0;
+  for (let i = 0; i < 30_000; i++) {
+    const text = FRAMES[i % FRAMES.length]!;
+    const at = random(text.length);
+    const piece = pieces[random(pieces.length)]!;
+    // Characters replaced, left out, put in, and a part of the frame said twice.
+    const changed = [
+      () => text.slice(0, at) + piece + text.slice(at + 1),
+      () => text.slice(0, at) + text.slice(at + 1 + random(6)),
+      () => text.slice(0, at) + piece + text.slice(at),
+      () => text.slice(0, at) + text.slice(Math.max(0, at - random(20)), at) + text.slice(at),
+    ][random(4)]!();
+    if ((scanTrade(changed) ?? scanDiff(changed)) !== null) quick += 1;
+    assertSameRows(changed);
+  }
+  assert.ok(quick > 3000, `only ${quick} were read quickly: the test would prove nothing`);
+});
+
+test('members in another order, unknown members, other kinds of trade and COIN-M frames are left to JSON.parse', () => {
+  const changes: [RegExp, string][] = [
+    [/"st":1/, '"st":2'],
+    [/"X":"MARKET"/, '"X":"INSURANCE_FUND"'],
+    [/"m":/, '"new":1,"m":'],
+    [/"E":(\d+),"s":("\w+")/, '"s":$2,"E":$1'],
+    [/"a":(\d+)/, '"t":$1'],
+    [/"U":11/, '"U":11111111111111111'],
+    [/"p":"[^"]*"/, '"p":"1e-7"'],
+    [/"data":/, '"data":null,"data":'],
+  ];
+  for (const [from, to] of changes) {
+    const changed = FRAMES.map((text) => [text, text.replace(from, to)] as const).filter(
+      ([text, other]) => text !== other,
+    );
+    assert.ok(changed.length > 0, String(from));
+    for (const [, text] of changed) {
+      assert.equal(scanTrade(text) ?? scanDiff(text), null, text);
+      assertSameRows(text);
+    }
+  }
+});
+
+for (const [name, module] of [
+  ['spot', binanceSpot],
+  ['usdm', binanceDerivatives],
+] as const) {
+  test(`each trade and diff of the recorded ${name} session is read without JSON.parse, to the same row`, {
+    skip: missing(RECORDED[name]),
+  }, () => {
+    for (const { raw } of readSession(RECORDED[name])) {
+      if (!/@(trade|depth)/.test(raw)) continue;
+      assert.notEqual(scanTrade(raw) ?? scanDiff(raw), null, raw);
+      assert.deepEqual(read(module, raw), read(module, ` ${raw}`));
+    }
+  });
+}
+
+test('a decimal as a number is Number of its text to the last bit', () => {
+  let seed = 3;
+  const random = (below: number) => (seed = (seed * 48271) % 2147483647) % below;
+  const digits = (count: number) => Array.from({ length: count }, () => random(10)).join('');
+  for (let i = 0; i < 100_000; i++) {
+    const text = digits(1 + random(12)) + (random(4) === 0 ? '' : `.${digits(1 + random(18))}`);
+    assert.equal(decimalNumber(text), Number(text), text);
+    assert.equal(decimalNumber(`[${text}"`, 1, 1 + text.length), Number(text), text);
+  }
+  for (const text of ['-1.5', '0', '-0', '1e5', '', '12345678901234567890.123456789012345678']) {
+    assert.equal(decimalNumber(text), Number(text), text);
+  }
+});
