@@ -227,6 +227,7 @@ describe('command', () => {
       ['--replay', 'x'],
       ['--speed', '2'],
       ['--trades-per-second', '0'],
+      ['--liquidations-per-minute', '61'],
     ];
     for (const args of wrong) {
       const one = run('--port', '0', ...args);
