@@ -550,7 +550,12 @@ test('each class of stream is asked for on its own socket, and lists and ids of 
     usdm.map((each) => [each.path, each.channels.map((channel) => channel.name)]),
     [
       ['/public/stream', ['btcusdt@depth@100ms', 'ethusdt@depth@100ms']],
-      ['/market/stream', ['btcusdt@aggTrade', 'ethusdt@aggTrade']],
+      [
+        '/market/stream',
+        ['btc', 'eth'].flatMap((coin) =>
+          ['aggTrade', 'markPrice@1s', 'forceOrder'].map((stream) => `${coin}usdt@${stream}`),
+        ),
+      ],
     ],
   );
   assert.deepEqual(binanceSpot.subscribe(spot[0]!.channels.slice(0, 1), 7), [

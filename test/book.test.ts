@@ -176,6 +176,19 @@ test('a snapshot newer than every diff waits for the diff that brackets it', () 
   assert.deepEqual(events, ['based 25/30', 'applied 30']);
 });
 
+test('a snapshot whose ids are of before a restart is given up for a new one', () => {
+  const { sync, events } = recorded(SPOT_RULE);
+  sync.onDiff(diff(11, 20, { time: 1000 }));
+  sync.onSnapshot(snapshot(9000));
+  sync.onDiff(diff(21, 30, { time: 2000 }));
+  sync.onDiff(diff(31, 40, { time: 6900 }));
+  assert.ok(!sync.needsSnapshot, 'it may still be only a little ahead');
+  sync.onDiff(diff(41, 50, { time: 7100 }));
+  assert.ok(sync.needsSnapshot);
+  sync.onSnapshot(snapshot(45));
+  assert.deepEqual(events, ['based 45/50', 'applied 50']);
+});
+
 test('USDM: the first diff must span the snapshot, then only pu tells the order', () => {
   const { sync, events } = recorded(USDM_RULE);
   sync.onDiff(diff(100, 110, { prev: 90 }));

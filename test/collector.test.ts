@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { waitFor } from '../scripts/lib/processes.ts';
+import { type DataType, TABLES } from '../scripts/lib/rows.ts';
 import { Pipeline, READY_MS } from './pipeline.ts';
 
 describe('the collector against exchanges that misbehave', () => {
@@ -134,7 +135,7 @@ describe('the collector against exchanges that misbehave', () => {
     );
     const document = (await pipeline.health('collector'))!;
     assert.equal(document.status, 'unhealthy');
-    assert.match(document.checks.binance_derivatives!.error_message!, /^6 of 6 streams have no fresh row: /);
+    assert.match(document.checks.binance_derivatives!.error_message!, /^8 of 14 streams have no fresh row: /);
     const answer = await fetch(`http://127.0.0.1:${pipeline.ports.health}/health`);
     assert.equal(answer.status, 503);
     await pipeline.simulate({ action: 'close', exchange: 'binance_derivatives' });
@@ -158,8 +159,8 @@ describe('the collector against exchanges that misbehave', () => {
     const after = await sent();
     for (const [stream, count] of after) {
       const [exchange, symbol, type] = stream.split(' ');
-      const table = type === 'trade' ? 'trades' : 'orderbook_updates';
-      const frames = type === 'trade' ? '1' : 'NOT is_snapshot';
+      const table = TABLES[type as DataType].name;
+      const frames = type === 'orderbook_update' ? 'NOT is_snapshot' : '1';
       const started = Date.parse(pipeline.events('collector', 'started').at(-1)!.time as string) * 1000;
       const [[stored] = []] = await pipeline.query(
         `SELECT count() FROM marketprism_hot.${table} WHERE exchange = '${exchange}' AND symbol = '${symbol}' AND ${frames} AND toUnixTimestamp64Micro(received_at) >= ${started}`,

@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 
-const SHARED = join(import.meta.dirname, '..', '..', 'shared', 'fixtures');
+export const SHARED = join(import.meta.dirname, '..', '..', 'shared', 'fixtures');
 
 export const RECORDED = {
   spot: join(SHARED, 'hftbacktest', 'binance-spot', 'btcusdt_20240808.gz'),

@@ -116,6 +116,25 @@ function using(directory: string): number[] {
     .map(({ pid }) => pid);
 }
 
+/** What each exchange has in any run, however short; liquidations come when they come. */
+const EXPECTED = [
+  'binance_derivatives funding_rate',
+  'binance_derivatives lsr_all_account',
+  'binance_derivatives lsr_top_position',
+  'binance_derivatives open_interest',
+  'binance_derivatives orderbook',
+  'binance_derivatives orderbook_update',
+  'binance_derivatives trade',
+  'binance_spot orderbook',
+  'binance_spot orderbook_update',
+  'binance_spot trade',
+];
+
+function streamsOf(report: LedgerReport): string[] {
+  const types = report.rows.filter((row) => row.data_type !== 'liquidation');
+  return types.map((row) => `${row.exchange} ${row.data_type}`);
+}
+
 function reportOf(up: Up): LedgerReport {
   return JSON.parse(readFileSync(join(up.dir, 'report.json'), 'utf8'));
 }
@@ -136,11 +155,7 @@ describe('npm start, as a demo', () => {
     const report = reportOf(up);
     assert.equal(report.mode, 'demo');
     assert.equal(report.balanced, true);
-    const types = ['orderbook', 'orderbook_update', 'trade'];
-    assert.deepEqual(
-      report.rows.map((row) => `${row.exchange} ${row.data_type}`),
-      ['binance_derivatives', 'binance_spot'].flatMap((exchange) => types.map((type) => `${exchange} ${type}`)),
-    );
+    assert.deepEqual(streamsOf(report), EXPECTED);
     for (const row of report.rows) {
       assert.ok(row.hot > 0);
       assert.deepEqual(
@@ -182,8 +197,9 @@ describe('npm start, as a demo', () => {
     assert.ok(trades(report).hot < trades(before).hot * 1.5, 'rows of the run before are gone');
     for (const row of report.rows) {
       assert.equal(row.duplicated, 0);
-      assert.equal(row.hot, row.published, 'every published row is in hot');
-      assert.ok(row.received <= row.hot, 'every received row is in hot');
+      // What is polled was fetched and published a second time by the new collector, and is in hot once.
+      assert.ok(row.published >= row.hot && row.published <= 2 * row.hot, 'every published row is in hot');
+      assert.equal(row.received, row.hot, 'every received row is in hot');
     }
     // What the exchange sent while nobody listened is told as lost, not hidden.
     assert.equal(
@@ -253,7 +269,7 @@ describe('npm start, live', () => {
     assert.equal(code, 0, output + errors);
     const { mode, rows } = reportOf(up);
     assert.equal(mode, 'live');
-    assert.equal(rows.length, 6);
+    assert.deepEqual(streamsOf(reportOf(up)), EXPECTED);
     assert.ok(rows.every((row) => row.received > 0 && row.received === row.hot && row.hot === row.published));
   }
 
@@ -331,7 +347,7 @@ describe('npm start with something wrong says one clear line, and starts nothing
     );
     await refused(
       ['--demo'],
-      { MARKETPRISM_EXCHANGES: 'okx_spot' },
+      { MARKETPRISM_EXCHANGES: 'kraken' },
       64,
       /^no exchange module "okx_spot"; there are: binance_spot/,
     );

@@ -80,6 +80,21 @@ describe('requests to a venue’s REST host', () => {
     about(await heldBack(451), 600);
   });
 
+  test('a short refusal that comes after a ban does not end the ban', async () => {
+    start();
+    let banned = false;
+    respond = (answer) => {
+      // Both requests are on their way before either answer.
+      if (!banned) setTimeout(() => answer.writeHead(418, { 'retry-after': '3600' }).end(), 50);
+      else setTimeout(() => answer.writeHead(429, { 'retry-after': '1' }).end(), 200);
+      banned = true;
+    };
+    await Promise.all([rest.get('/a', 1), rest.get('/b', 1)]);
+    const refused = await rest.get('/c', 1);
+    assert.equal(refused.kind, 'wait');
+    assert.ok(refused.kind === 'wait' && refused.until - Date.now() > 3_500_000);
+  });
+
   test('when the time is over, requests go on', async () => {
     start();
     respond = (answer) => answer.writeHead(429, { 'retry-after': '1' }).end();

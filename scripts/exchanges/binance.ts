@@ -16,7 +16,8 @@ import type {
   Instrument,
   RestRequest,
 } from '../lib/exchange.ts';
-import { type MarketType, ValueError } from '../lib/rows.ts';
+import { type MarketType, type RowSource, ValueError } from '../lib/rows.ts';
+import { MinuteSampler } from '../lib/sampling.ts';
 import {
   array,
   eventTime,
@@ -28,6 +29,7 @@ import {
   sortedLevels,
   type WireRecord,
 } from '../lib/wire.ts';
+import { READING_LISTS, Readings, readingPolls } from './binance_readings.ts';
 
 /** Levels a side that a snapshot asks for: the deepest that costs 50 (spot) or 20 (USDⓈ-M) of the minute's weight. */
 const SNAPSHOT_LIMIT = 1000;
@@ -74,8 +76,6 @@ const NOT_STORED = new Set([
   '24hrMiniTicker',
   '1hTicker',
   'avgPrice',
-  'markPriceUpdate',
-  'forceOrder',
   'compositeIndex',
   'contractInfo',
   'assetIndexUpdate',
@@ -102,6 +102,8 @@ interface Product {
   depthWeight: number;
   exchangeInfoPath: string;
   defaultMarketType: MarketType;
+  /** Has funding, open interest, liquidations and ratios. */
+  readings: boolean;
 }
 
 const SPOT: Product = {
@@ -111,6 +113,7 @@ const SPOT: Product = {
   depthWeight: 50,
   exchangeInfoPath: '/api/v3/exchangeInfo',
   defaultMarketType: 'spot',
+  readings: false,
 };
 
 const USDM: Product = {
@@ -120,6 +123,7 @@ const USDM: Product = {
   depthWeight: 20,
   exchangeInfoPath: '/fapi/v1/exchangeInfo',
   defaultMarketType: 'perpetual',
+  readings: true,
 };
 
 export const binanceSpot: ExchangeModule = {
@@ -156,9 +160,16 @@ export const binanceDerivatives: ExchangeModule = {
     ),
     ...split(
       '/market/stream',
-      instruments.map((each) => channel(each, 'aggTrade', ['trade'])),
+      instruments.flatMap((each) => [
+        channel(each, 'aggTrade', ['trade']),
+        channel(each, 'markPrice@1s', ['funding_rate']),
+        // One symbol's stream carries the same samples as !forceOrder@arr, without other symbols' and COIN-M's.
+        channel(each, 'forceOrder', ['liquidation']),
+      ]),
     ),
   ],
+  instrumentLists: READING_LISTS,
+  polls: readingPolls,
   subscribe,
   listSubscriptions,
   createFeed: (options) => new BinanceFeed(USDM, options),
@@ -195,6 +206,14 @@ function chunks<T>(items: T[], size: number): T[][] {
   return Array.from({ length: Math.ceil(items.length / size) }, (_, index) =>
     items.slice(index * size, (index + 1) * size),
   );
+}
+
+/** An error may come with HTTP 200, where a list or a book is expected. */
+function refuseError(path: string, body: unknown): void {
+  if (typeof body !== 'object' || body === null || Array.isArray(body)) return;
+  const { code, status } = body as WireRecord;
+  if (code === undefined && status !== 'ERROR') return;
+  throw new ValueError(`${path} answered an error: ${JSON.stringify(body).slice(0, 200)}`);
 }
 
 /** What is kept per instrument. */
@@ -279,6 +298,9 @@ export function scanDiff(text: string): WireRecord | null {
 class BinanceFeed implements Feed {
   private readonly markets = new Map<string, Market>();
   private readonly marketType: MarketType;
+  /** Ids that were asked for; empty: all. */
+  private readonly asked: Set<string>;
+  private readonly readings: Readings | null;
   /** Where rows and events of the call under way go. */
   private out: FeedOutput = NOWHERE;
 
@@ -287,7 +309,15 @@ class BinanceFeed implements Feed {
     private readonly options: FeedOptions,
   ) {
     this.marketType = options.marketType ?? product.defaultMarketType;
+    this.asked = new Set(options.instruments.map((each) => each.instrument));
     for (const instrument of options.instruments) this.addMarket(instrument);
+    this.readings = product.readings
+      ? new Readings({
+          source: (id, time, receivedAt) => this.readingSource(id, time, receivedAt),
+          sampler: new MinuteSampler(),
+          out: () => this.out,
+        })
+      : null;
   }
 
   frame(text: string, receivedAt: number, out: FeedOutput): void {
@@ -304,10 +334,9 @@ class BinanceFeed implements Feed {
   rest(path: string, body: unknown, receivedAt: number, out: FeedOutput): void {
     this.guarded(out, () => {
       const { pathname, searchParams } = new URL(path, 'http://host');
+      refuseError(pathname, body);
+      if (this.readings?.rest(pathname, searchParams, body, receivedAt)) return;
       const answer = record(body, 'answer');
-      if (answer.code !== undefined || answer.status === 'ERROR') {
-        throw new ValueError(`${pathname} answered an error: ${JSON.stringify(answer).slice(0, 200)}`);
-      }
       if (pathname === this.product.depthPath) this.snapshot(searchParams, answer, receivedAt);
       else if (pathname === this.product.exchangeInfoPath) this.exchangeInfo(answer);
       else out.event({ kind: 'rejected', reason: `no rule for ${pathname}` });
@@ -350,9 +379,15 @@ class BinanceFeed implements Feed {
 
   private read(text: string, receivedAt: number): void {
     const trade = scanTrade(text);
-    if (trade !== null) return this.tradeRow(trade, trade.id, receivedAt);
+    if (trade !== null) {
+      this.tradeRow(trade, trade.id, receivedAt);
+      return;
+    }
     const diff = scanDiff(text);
-    if (diff !== null) return this.depthUpdate(diff, receivedAt);
+    if (diff !== null) {
+      this.depthUpdate(diff, receivedAt);
+      return;
+    }
     const message = record(JSON.parse(text), 'frame');
     const data = message.data === undefined ? message : record(message.data, 'data');
     if (typeof data.e === 'string') this.event(data.e, data, receivedAt);
@@ -364,6 +399,8 @@ class BinanceFeed implements Feed {
     else if (name === 'trade') this.trade(data, data.t, receivedAt);
     else if (name === 'aggTrade') this.trade(data, data.a, receivedAt);
     else if (name === 'depthUpdate') this.depthUpdate(data, receivedAt);
+    else if (name === 'markPriceUpdate' && this.readings) this.readings.markPrice(data, receivedAt);
+    else if (name === 'forceOrder' && this.readings) this.readings.forceOrder(data, receivedAt);
     else if (name === 'serverShutdown') this.out.event({ kind: 'closing', reason: 'serverShutdown' });
     else if (NOT_STORED.has(name)) this.out.event({ kind: 'ignored', reason: name });
     else this.out.event({ kind: 'rejected', reason: `unknown event ${name.slice(0, 40)}` });
@@ -525,6 +562,21 @@ class BinanceFeed implements Feed {
       asks,
       verified: complete ? 'verified' : 'unverifiable',
     });
+  }
+
+  /** Readings may come for symbols that nobody asked for. */
+  private readingSource(id: string, time: number, receivedAt: number): RowSource | null {
+    if (this.asked.size > 0 && !this.asked.has(id)) return null;
+    const { exchange, market_type, symbol, instrument } = this.market(id).instrument;
+    return {
+      exchange,
+      market_type,
+      symbol,
+      instrument,
+      timestamp: time,
+      received_at: receivedAt,
+      data_source: this.options.dataSource,
+    };
   }
 
   private marketOf(data: WireRecord): Market {

@@ -245,6 +245,8 @@ export class BookSync {
   private held: Diff[] | null = [];
   /** A snapshot that is newer than every diff so far. */
   private pending: Snapshot | null = null;
+  /** Venue time of the first diff since then, ms. */
+  private pendingSince: number | null = null;
 
   constructor(
     private readonly rule: SequenceRule,
@@ -268,12 +270,17 @@ export class BookSync {
     if (this.held[this.held.length - 1] !== diff) this.held.push(diff);
     // The oldest held diffs are the first that any coming snapshot makes useless.
     if (this.held.length > MAX_HELD) this.held.shift();
-    if (this.pending !== null) this.onSnapshot(this.pending);
+    if (this.pending === null) return;
+    // A snapshot is some diffs ahead at most; one that stays ahead of them has ids of before a restart.
+    this.pendingSince ??= diff.time;
+    if (diff.time > this.pendingSince + RESTARTED_IDS_MS) this.pending = null;
+    else this.onSnapshot(this.pending);
   }
 
   /** Takes a snapshot; one that is older than what is held is dropped, and `needsSnapshot` stays true. */
   onSnapshot(snapshot: Snapshot): void {
     if (this.held === null) return;
+    const waiting = this.pending;
     this.pending = null;
     for (const [index, diff] of this.held.entries()) {
       const verdict = this.rule.first(diff, snapshot.id);
@@ -283,6 +290,7 @@ export class BookSync {
       return;
     }
     this.held = [];
+    if (snapshot !== waiting) this.pendingSince = null;
     this.pending = snapshot;
   }
 

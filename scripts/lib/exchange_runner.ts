@@ -72,6 +72,7 @@ export class ExchangeRunner implements FeedOutput {
   private frame: { text: string; receivedAt: number } | null = null;
   private readonly unknown: UnknownSample;
   private running = 0;
+  private paused = false;
   private readonly stopping = new AbortController();
 
   private get stopped(): boolean {
@@ -119,6 +120,7 @@ export class ExchangeRunner implements FeedOutput {
     }
     if (this.stopped) return;
     for (const connection of this.connections) this.sockets.push(this.openSocket(connection));
+    if (this.paused) this.pause();
     for (const poll of this.polls) {
       // Once at the start, then shortly after the venue publishes; a slow round delays the next one instead of meeting it.
       const ask = () => this.poll(poll);
@@ -185,10 +187,12 @@ export class ExchangeRunner implements FeedOutput {
   }
 
   pause(): void {
+    this.paused = true;
     for (const socket of this.sockets) socket.pause();
   }
 
   resume(): void {
+    this.paused = false;
     for (const socket of this.sockets) socket.resume();
   }
 

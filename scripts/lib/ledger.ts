@@ -1,6 +1,7 @@
 /** The balance of one run: what was sent, received, published and stored, per exchange and type. */
 import type { ClickHouseClient } from '@clickhouse/client';
 import { consumerOpts, type NatsConnection } from 'nats';
+import { type Arrival, LineReader } from './arrivals.ts';
 import { selectText } from './clickhouse.ts';
 import { BOOT_HEADER, ROWS_HEADER } from './jetstream.ts';
 import { DATA_TYPES, type DataType, STREAM_COLUMNS, TABLES } from './rows.ts';
@@ -49,28 +50,73 @@ export async function countPublished(
   base: number,
   into: Published,
 ): Promise<void> {
+  for await (const message of messagesAfter(nats, stream, base, true)) {
+    const about = parseSubject(message.subject);
+    if (about === null) continue;
+    const rows = Number(message.headers?.get(ROWS_HEADER) ?? 0);
+    const key = ledgerKey(about.exchange, about.type);
+    add(into.rows, key, rows);
+    add(mapOf(into.byBoot, message.headers?.get(BOOT_HEADER) ?? ''), key, rows);
+  }
+}
+
+/** Distinct rows, by (exchange, type): of all runs of the collector together, and of one of them. */
+export interface DistinctPublished {
+  all: Map<string, Set<string>>;
+  ofBoot: Map<string, Set<string>>;
+}
+
+/** Reads the keys of all rows that came into `stream` after sequence `base`. For runs in which a collector was killed. */
+export async function distinctPublished(
+  nats: NatsConnection,
+  stream: StreamName,
+  base: number,
+  boot: string,
+  into: DistinctPublished,
+): Promise<void> {
+  const readers = new Map<string, LineReader>();
+  for await (const message of messagesAfter(nats, stream, base, false)) {
+    const about = parseSubject(message.subject);
+    if (about === null) continue;
+    let reader = readers.get(message.subject);
+    if (!reader) readers.set(message.subject, (reader = new LineReader(about)));
+    const rows = new Map<string, Arrival>();
+    reader.read(message.data, 0, message.seq, rows);
+    const name = ledgerKey(about.exchange, about.type);
+    const own = message.headers?.get(BOOT_HEADER) === boot;
+    for (const key of rows.keys()) {
+      const whole = `${about.market_type} ${about.symbol} ${key}`;
+      setOf(into.all, name).add(whole);
+      if (own) setOf(into.ofBoot, name).add(whole);
+    }
+  }
+}
+
+async function* messagesAfter(nats: NatsConnection, stream: StreamName, base: number, headersOnly: boolean) {
   const manager = await nats.jetstreamManager();
   const { state } = await manager.streams.info(stream);
   if (state.last_seq <= base || state.messages === 0) return;
   const options = consumerOpts();
   options.orderedConsumer();
-  options.headersOnly();
+  if (headersOnly) options.headersOnly();
   options.startSequence(Math.max(base + 1, state.first_seq));
   options.bindStream(stream);
-  const messages = await nats.jetstream().subscribe('>', options);
-  for await (const message of messages) {
-    const about = parseSubject(message.subject);
-    const rows = Number(message.headers?.get(ROWS_HEADER) ?? 0);
-    if (about !== null) {
-      const key = ledgerKey(about.exchange, about.type);
-      add(into.rows, key, rows);
-      const boot = message.headers?.get(BOOT_HEADER) ?? '';
-      let ofBoot = into.byBoot.get(boot);
-      if (!ofBoot) into.byBoot.set(boot, (ofBoot = new Map()));
-      add(ofBoot, key, rows);
-    }
-    if (message.seq >= state.last_seq) break;
+  for await (const message of await nats.jetstream().subscribe('>', options)) {
+    yield message;
+    if (message.seq >= state.last_seq) return;
   }
+}
+
+function mapOf<V>(maps: Map<string, Map<string, V>>, key: string): Map<string, V> {
+  let found = maps.get(key);
+  if (!found) maps.set(key, (found = new Map()));
+  return found;
+}
+
+function setOf(sets: Map<string, Set<string>>, key: string): Set<string> {
+  let found = sets.get(key);
+  if (!found) sets.set(key, (found = new Set()));
+  return found;
 }
 
 function add(counts: Map<string, number>, key: string, value: number): void {

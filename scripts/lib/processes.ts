@@ -71,6 +71,10 @@ export class Child {
     clearTimeout(this.timer);
     const child = this.process;
     if (!child) return null;
+    // Ended already, while somebody else still holds its output open.
+    if (child.exitCode !== null || child.signalCode !== null) {
+      return { code: child.exitCode, signal: child.signalCode, lastLine: this.lastLine };
+    }
     const gone = new Promise<ChildExit>((done) => {
       child.once('exit', (code, signal) => done({ code, signal, lastLine: this.lastLine }));
     });

@@ -16,6 +16,8 @@ import {
   countGaps,
   countPublished,
   countStored,
+  type DistinctPublished,
+  distinctPublished,
   type Figures,
   type LedgerReport,
   ledgerKey,
@@ -134,14 +136,16 @@ export class System {
     await this.drained(DRAIN_LIMIT_MS);
     const client = createClickHouse(clickhouseServer(plan.config), 'marketprism-up');
     const published: Published = { rows: new Map(), byBoot: new Map() };
+    let received = new Map<string, number>();
     try {
       await this.withNats(async (nats) => {
         for (const name of Object.keys(this.bases) as StreamName[]) {
           await countPublished(nats, name, this.bases[name], published);
         }
+        received = await this.received(nats, published);
       });
       const figures: Figures = {
-        received: this.received(published),
+        received,
         published: published.rows,
         stored: await countStored(client, plan.config.hotDatabase, this.bases),
         gaps: await countGaps(client, plan.config.hotDatabase, this.bases.MARKET_DATA),
@@ -271,8 +275,8 @@ export class System {
     return last;
   }
 
-  /** Of the collector's last run its own count; of runs that were killed, what they had published. */
-  private received(published: Published): Map<string, number> {
+  /** What the collector accepted in this run: its own count, and what earlier runs of it, which were killed, had published. */
+  private async received(nats: NatsConnection, published: Published): Promise<Map<string, number>> {
     const { config } = this.plan;
     const report = readJson(join(config.dataDir, 'state', `collector-${config.collectorId}.json`)) as {
       boot: string;
@@ -280,10 +284,18 @@ export class System {
       rows: { exchange: string; data_type: DataType; received: number }[];
     } | null;
     const current = report !== null && report.started >= this.startedAt ? report : null;
-    const out = new Map(current?.rows.map((row) => [ledgerKey(row.exchange, row.data_type), row.received]));
-    for (const [boot, counts] of published.byBoot) {
-      if (boot === current?.boot) continue;
-      for (const [key, rows] of counts) out.set(key, (out.get(key) ?? 0) + rows);
+    const boot = current?.boot ?? '';
+    const own = new Map(current?.rows.map((row) => [ledgerKey(row.exchange, row.data_type), row.received]));
+    if ([...published.byBoot.keys()].every((each) => each === boot)) return own;
+    // The same row may have been accepted before and after the kill: it counts once.
+    const keys: DistinctPublished = { all: new Map(), ofBoot: new Map() };
+    for (const name of Object.keys(this.bases) as StreamName[]) {
+      await distinctPublished(nats, name, this.bases[name], boot, keys);
+    }
+    const out = new Map(own);
+    for (const [key, all] of keys.all) {
+      const unpublished = Math.max((own.get(key) ?? 0) - (keys.ofBoot.get(key)?.size ?? 0), 0);
+      out.set(key, all.size + unpublished);
     }
     return out;
   }

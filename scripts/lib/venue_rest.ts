@@ -79,8 +79,12 @@ export class VenueRest {
     const wait = seconds > 0 ? seconds * 1000 : blocked ? BLOCKED_WAIT_MS : REFUSED_WAIT_MS;
     // The end of a ban is told in the text too, and may be later than the header says.
     const bannedUntil = Number(/banned until (\d{13})/.exec(text)?.[1] ?? 0);
-    this.closedUntil = Math.max(Date.now() + wait, bannedUntil);
-    this.closedReason = reason;
+    const until = Math.max(Date.now() + wait, bannedUntil);
+    // A later, shorter refusal does not end a ban.
+    if (until > this.closedUntil) {
+      this.closedUntil = until;
+      this.closedReason = reason;
+    }
     this.log.warn({ event: 'rest_refused', host: this.host, until: new Date(this.closedUntil).toISOString() }, reason);
     return { kind: 'wait', until: this.closedUntil, reason };
   }
