@@ -479,6 +479,11 @@ test('a lost connection drops its books, and the snapshot of the next one starts
     [100, 300],
   );
   assert.deepEqual(feed.requests(), []);
+  // What was asked for on the lost connection is no reason to wait on the next one.
+  frame(book(change(302, 301)));
+  feed.disconnected(connection!.channels, out);
+  frame(book(change(303, 302)));
+  assert.equal(told('resubscribe').length, 2);
 });
 
 test('orderbook rows are the first applied update of each interval of venue time', () => {
@@ -725,6 +730,9 @@ test('a test request is answered at once, grants and refusals are told, other ch
 test('REST errors are rejected, also under HTTP 200, and so are answers that nobody asked for', () => {
   const { rest, take } = harness();
   rest('ticker?instrument_name=X', { jsonrpc: '2.0', error: { code: 13020, message: 'not_found' } });
+  assert.deepEqual(take().events, [
+    { kind: 'rejected', reason: 'ticker answered an error: {"code":13020,"message":"not_found"}' },
+  ]);
   rest('get_last_trades_by_instrument?instrument_name=X', { result: {} });
   rest('get_last_trades_by_instrument?instrument_name=X', null);
   rest('get_volatility_index_data?currency=BTC&resolution=60', { result: { data: 5 } });
@@ -735,7 +743,7 @@ test('REST errors are rejected, also under HTTP 200, and so are answers that nob
   rest('something_else', { result: [] });
   const { rows, events } = take();
   assert.deepEqual(rows, []);
-  assert.equal(events.length, 9);
+  assert.equal(events.length, 8);
   assert.ok(events.every((event) => event.kind === 'rejected'));
 });
 

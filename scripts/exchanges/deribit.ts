@@ -399,7 +399,6 @@ class DeribitFeed implements Feed {
     });
     if (prev === null) {
       market.book = new OrderBook(message.bids, message.asks, Number.POSITIVE_INFINITY);
-      market.last = null;
       this.stands(market, market.book, message);
     } else {
       this.change(market, message, prev);
