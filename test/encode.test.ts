@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { binanceDerivatives, binanceSpot, scanDiff, scanTrade } from '../scripts/exchanges/binance.ts';
 import { decimalNumber } from '../scripts/lib/decimal.ts';
 import type { ExchangeModule } from '../scripts/lib/exchange.ts';
-import { encodeRow } from '../scripts/lib/rows.ts';
+import { encodeByColumns, encodeRow, type OrderbookUpdateRow, type TradeRow, ValueError } from '../scripts/lib/rows.ts';
 import { missing, RECORDED, readSession } from './fixtures.ts';
 
 const NOW = 1723161255_400_000;
@@ -124,6 +124,87 @@ for (const [name, module] of [
       if (!/@(trade|depth)/.test(raw)) continue;
       assert.notEqual(scanTrade(raw) ?? scanDiff(raw), null, raw);
       assert.deepEqual(read(module, raw), read(module, ` ${raw}`));
+    }
+  });
+}
+
+const TRADE: TradeRow = {
+  exchange: 'binance_spot',
+  market_type: 'spot',
+  symbol: 'BTC-USDT',
+  instrument: 'BTCUSDT',
+  timestamp: 1723161255342,
+  received_at: 1723161254087896,
+  data_source: 'live',
+  trade_id: '3735683259',
+  sequence: null,
+  price: '61837.63000000',
+  quantity: '0.02000000',
+  side: 'sell',
+  is_maker: true,
+};
+
+const { trade_id, sequence, price, quantity, side, is_maker, ...SOURCE } = TRADE;
+const UPDATE: OrderbookUpdateRow = {
+  ...SOURCE,
+  first_update_id: 5123107832349,
+  last_update_id: 5123107832355,
+  prev_update_id: null,
+  is_snapshot: false,
+  bids: [['2681.62', '1.165']],
+  asks: [],
+};
+
+/** Values for any member, sound and unsound. */
+const VALUES: unknown[] = [
+  ...['', '0', '7', '00012', '1.5', '.5', '1.', '-1', '1e-7', '0.1234567890123456789', '123456789012345678901', 'NaN'],
+  ...['a"b', 'a\\b', 'é', '龙', ' ', '\n', 'buy', 'sell', 'live', 'backfill:1', 'BTC-USDT', 'binance_spot', 'futures'],
+  ...[0, 1, 999, 1000, 999_999, 1_000_000, 1_000_001, 1723161255000, 1723161255007, 2 ** 53 - 1, 2 ** 53],
+  ...[-0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, true, false, null, undefined, [], {}, '18446744073709551615'],
+  [['1', '2']],
+  [['1e-7', '2']],
+  [['x', '2']],
+  [['1', '"}']],
+  [['1']],
+  [[1, 2]],
+  [
+    ['1.5', '0'],
+    ['1.4', '3.000'],
+  ],
+];
+
+/** The text, or what the error says. */
+function outcome(encode: () => string): string {
+  try {
+    return encode();
+  } catch (error) {
+    if (error instanceof ValueError || error instanceof TypeError) return `${error.name}: ${error.message}`;
+    throw error;
+  }
+}
+
+for (const [type, sound] of [
+  ['trade', TRADE],
+  ['orderbook_update', UPDATE],
+] as const) {
+  test(`a ${type} row has one text, or one error, whichever way it is encoded, with any value in any member`, () => {
+    const compare = (row: object) => {
+      const [quick, byColumns] = [encodeRow, encodeByColumns].map((encode) =>
+        outcome(() => encode(type, row as never)),
+      );
+      assert.equal(quick, byColumns);
+    };
+    const members = Object.keys(sound);
+    for (const member of members) for (const value of VALUES) compare({ ...sound, [member]: value });
+    let seed = 13;
+    const random = (below: number) => (seed = (seed * 48271) % 2147483647) % below;
+    for (let i = 0; i < 50_000; i++) {
+      const change = () => [members[random(members.length)]!, VALUES[random(VALUES.length)]];
+      compare({
+        ...sound,
+        timestamp: random(2 ** 31) * 1000 + random(1000),
+        ...Object.fromEntries([change(), change()]),
+      });
     }
   });
 }

@@ -20,8 +20,8 @@ interface Batch {
  * milliseconds (the linger).
  */
 export class Batcher {
-  /** Batches by type, then by instrument: no text is built per row to find one. */
-  private readonly batches = new Map<DataType, Map<string, Batch>>();
+  /** Batches by type, exchange and instrument: no text is built per row to find one. */
+  private readonly batches = new Map<DataType, Map<string, Map<string, Batch>>>();
   private readonly filled = new Set<Batch>();
 
   constructor(private readonly emit: (message: OutgoingMessage) => void) {}
@@ -44,14 +44,12 @@ export class Batcher {
   }
 
   private batchOf<T extends DataType>(type: T, row: Rows[T]): Batch {
-    let ofType = this.batches.get(type);
-    if (!ofType) this.batches.set(type, (ofType = new Map()));
-    const name = `${row.exchange} ${row.instrument}`;
-    let batch = ofType.get(name);
+    const ofExchange = member(member(this.batches, type), row.exchange);
+    let batch = ofExchange.get(row.instrument);
     if (!batch) {
       const { exchange, market_type, symbol } = row;
       batch = { subject: subjectOf({ type, exchange, market_type, symbol }), lines: [], keys: '', characters: 0 };
-      ofType.set(name, batch);
+      ofExchange.set(row.instrument, batch);
     }
     return batch;
   }
@@ -69,4 +67,11 @@ export class Batcher {
     batch.keys = '';
     batch.characters = 0;
   }
+}
+
+/** The map inside `maps` at `key`, made when it is not there yet. */
+function member<K, L, V>(maps: Map<K, Map<L, V>>, key: K): Map<L, V> {
+  let found = maps.get(key);
+  if (!found) maps.set(key, (found = new Map()));
+  return found;
 }

@@ -1,7 +1,7 @@
 /**
  * The ten tables: columns, keys, row types, and rows as text. The one source of columns: `sql/` is generated from here.
  */
-import { plainDecimal, ValueError } from './decimal.ts';
+import { decimalEnd, plainDecimal, ValueError } from './decimal.ts';
 
 export { ValueError };
 
@@ -385,6 +385,11 @@ const ENCODERS = Object.fromEntries(
  * @throws ValueError naming the table and the column whose value does not fit.
  */
 export function encodeRow<T extends DataType>(type: T, row: Rows[T]): string {
+  return QUICK_ENCODERS[type]?.(row) ?? encodeByColumns(type, row);
+}
+
+/** Any row, column by column: what `encodeRow` does with whatever its quick encoders leave to it. */
+export function encodeByColumns<T extends DataType>(type: T, row: Rows[T]): string {
   let line = '';
   const values = row as unknown as Record<string, unknown>;
   for (const column of ENCODERS[type]) {
@@ -435,8 +440,114 @@ export function integerText(value: unknown): string {
 /** One pass over the whole text is several times faster than a test per price and quantity. */
 const PLAIN_LEVELS = /^\[(?:\["\d{1,20}(?:\.\d{1,18})?","\d{1,20}(?:\.\d{1,18})?"\](?:,(?=\[)|(?=\])))*\]$/;
 
-function levelsText(value: Level[]): string {
+function plainLevels(value: Level[]): string | null {
   const written = JSON.stringify(value);
-  if (PLAIN_LEVELS.test(written)) return written;
+  return PLAIN_LEVELS.test(written) ? written : null;
+}
+
+function levelsText(value: Level[]): string {
+  const plain = plainLevels(value);
+  if (plain !== null) return plain;
   return JSON.stringify(value.map(([price, quantity]) => [plainDecimal(price), plainDecimal(quantity)]));
+}
+
+/**
+ * Rows of the two types that are nearly all traffic, in a fraction of the time of going column by column. Null when a value
+ * is not of the plainest kind: `encodeByColumns` knows what to make of it then. test/encode.test.ts compares the two.
+ */
+const QUICK_ENCODERS: { [T in DataType]?: (row: Rows[T]) => string | null } = {
+  trade: encodeTrade,
+  orderbook_update: encodeUpdate,
+};
+
+function encodeTrade(row: TradeRow): string | null {
+  const { trade_id, timestamp, sequence, price, quantity, side, is_maker, received_at } = row;
+  const stream = streamText(row);
+  if (stream === null || !isId(timestamp) || !isId(received_at) || sequence !== null) return null;
+  // A trade id that reads as a decimal is digits, with nothing in it that JSON would escape.
+  if (!isDecimal(price) || !isDecimal(quantity) || !isDecimal(trade_id)) return null;
+  if ((side !== 'sell' && side !== 'buy') || typeof is_maker !== 'boolean') return null;
+  return (
+    `${stream.head},"trade_id":"${trade_id}","timestamp":${digits(timestamp)}${stream.instrument},"sequence":null,` +
+    `"price":"${price}","quantity":"${quantity}","side":"${side}","is_maker":${is_maker},` +
+    `"received_at":${digits(received_at)}${stream.tail}`
+  );
+}
+
+function encodeUpdate(row: OrderbookUpdateRow): string | null {
+  const { first_update_id, last_update_id, prev_update_id, is_snapshot, timestamp, received_at } = row;
+  const stream = streamText(row);
+  if (stream === null || !isId(timestamp) || !isId(received_at) || typeof is_snapshot !== 'boolean') return null;
+  if (!isId(last_update_id) || !isIdOrNull(first_update_id) || !isIdOrNull(prev_update_id)) return null;
+  const bids = plainLevels(row.bids);
+  const asks = plainLevels(row.asks);
+  if (bids === null || asks === null) return null;
+  return (
+    `${stream.head},"last_update_id":${last_update_id},"is_snapshot":${is_snapshot},"timestamp":${digits(timestamp)}` +
+    `${stream.instrument},"first_update_id":${first_update_id},"prev_update_id":${prev_update_id},` +
+    `"bids":${bids},"asks":${asks},"received_at":${digits(received_at)}${stream.tail}`
+  );
+}
+
+/** The parts of a line that are the same in all rows of a stream. */
+interface StreamText {
+  market_type: string;
+  symbol: string;
+  data_source: string;
+  head: string;
+  instrument: string;
+  tail: string;
+}
+
+/** By exchange, then by instrument. */
+const STREAM_TEXTS = new Map<string, Map<string, StreamText>>();
+/** More than any exchange has instruments; beyond it, the exchange's texts are made anew. */
+const MAX_STREAM_TEXTS = 20_000;
+
+function streamText(row: RowSource): StreamText | null {
+  const { market_type, symbol, data_source } = row;
+  const known = STREAM_TEXTS.get(row.exchange)?.get(row.instrument);
+  if (known === undefined) return newStreamText(row);
+  const same = known.market_type === market_type && known.symbol === symbol && known.data_source === data_source;
+  return same ? known : newStreamText(row);
+}
+
+function newStreamText({ exchange, market_type, symbol, instrument, data_source }: RowSource): StreamText | null {
+  const texts = [exchange, market_type, symbol, instrument, data_source];
+  if (!texts.every((each) => typeof each === 'string' && each !== '' && SIMPLE_TEXT.test(each))) return null;
+  let ofExchange = STREAM_TEXTS.get(exchange);
+  if (ofExchange === undefined || ofExchange.size >= MAX_STREAM_TEXTS) {
+    STREAM_TEXTS.set(exchange, (ofExchange = new Map()));
+  }
+  const made: StreamText = {
+    market_type,
+    symbol,
+    data_source,
+    head: `{"exchange":"${exchange}","market_type":"${market_type}","symbol":"${symbol}"`,
+    instrument: `,"instrument":"${instrument}"`,
+    tail: `,"data_source":"${data_source}"}`,
+  };
+  ofExchange.set(instrument, made);
+  return made;
+}
+
+function isId(value: unknown): value is number {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
+}
+
+function isIdOrNull(value: unknown): boolean {
+  return value === null || isId(value);
+}
+
+function isDecimal(value: unknown): boolean {
+  return typeof value === 'string' && decimalEnd(value, 0) === value.length;
+}
+
+const THREE_DIGITS = Array.from({ length: 1000 }, (_, value) => String(value).padStart(3, '0'));
+
+/** `String(time)`, by parts: V8 is slow at long numbers, while neighbouring rows share the leading digits. */
+function digits(time: number): string {
+  if (time < 1_000_000) return String(time);
+  const thousands = Math.floor(time / 1000);
+  return digits(thousands) + THREE_DIGITS[time - thousands * 1000];
 }

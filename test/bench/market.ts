@@ -2,8 +2,9 @@
 import { existsSync } from 'node:fs';
 import { RECORDED, type RecordedLine, readSession } from '../fixtures.ts';
 
-/** When every frame is said to have arrived, µs: one time does for all, since nothing here looks at it. */
+/** When the first frame is said to have arrived, µs; each other one this much later, so that no time is the text of the last. */
 export const RECEIVED_AT = 1_723_161_255_400_000;
+export const RECEIVED_STEP = 1037;
 
 /** Frames of one product, with the depth answer that their diffs stand on. */
 export interface Session {
