@@ -175,6 +175,7 @@ function portFree(port: number): Promise<boolean> {
 /** Shows a line that is always fresh on a terminal, and now and then elsewhere. */
 class StatusLine {
   private shownAt = 0;
+  private unshown = '';
   private last = { received: 0, stored: 0, at: Date.now() };
 
   constructor(private readonly system: System) {}
@@ -197,11 +198,13 @@ class StatusLine {
     else if (now - this.shownAt >= PLAIN_STATUS_MS) {
       process.stdout.write(`${text}\n`);
       this.shownAt = now;
-    }
+      this.unshown = '';
+    } else this.unshown = `${text}\n`;
   }
 
+  /** The last figures stay to be read. */
   end(): void {
-    if (process.stdout.isTTY) process.stdout.write('\n');
+    process.stdout.write(process.stdout.isTTY ? '\n' : this.unshown);
   }
 }
 

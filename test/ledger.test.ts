@@ -28,13 +28,15 @@ function figures(change: {
   published?: number;
   stored?: Partial<Stored>;
   gap?: number;
+  found?: number;
   sent?: number | null;
 }): Figures {
-  const { received = 10, published = 10, stored = {}, gap, sent = 10 } = change;
+  const { received = 10, published = 10, stored = {}, gap, found, sent = 10 } = change;
   return {
     received: new Map([[KEY, received]]),
     published: new Map([[KEY, published]]),
     stored: new Map([[KEY, { count: 10, unique: 10, streamed: 10, ...stored }]]),
+    found: new Map(found === undefined ? [] : [[KEY, found]]),
     gaps: new Map(gap === undefined ? [] : [[KEY, gap]]),
     sent: sent === null ? null : new Map([[KEY, sent]]),
   };
@@ -59,6 +61,11 @@ test('what was sent and is not in hot is lost, and also what was received; a sna
   assert.deepEqual(judged({ stored: { streamed: 8 } }), [0, 2, 0, false]);
 });
 
+test('rows that hot holds from an earlier run are not lost, and hide none that hot lacks', () => {
+  assert.deepEqual(judged({ received: 12, found: 12, sent: null }), [0, 0, 0, true]);
+  assert.deepEqual(judged({ received: 12, found: 11, sent: null }), [0, 1, 0, false]);
+});
+
 test('a row that is there twice is duplicated, and hides none that is lost', () => {
   assert.deepEqual(judged({ stored: { count: 11 } }), [0, 0, 1, false]);
   for (const sent of [10, null]) {
@@ -73,7 +80,7 @@ test('rows declared missing are not lost; fewer than are missing do not hide the
 });
 
 test('a type that was sent and of which nothing came is in the ledger, as lost', () => {
-  const empty = { received: new Map(), published: new Map(), stored: new Map(), gaps: new Map() };
+  const empty = { received: new Map(), published: new Map(), stored: new Map(), found: new Map(), gaps: new Map() };
   const report = balance('demo', 1, { ...empty, sent: new Map([[KEY, 4]]) });
   assert.equal(report.balanced, false);
   assert.deepEqual(report.rows, [

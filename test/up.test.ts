@@ -270,7 +270,12 @@ describe('npm start, live', () => {
     const { mode, rows } = reportOf(up);
     assert.equal(mode, 'live');
     assert.deepEqual(streamsOf(reportOf(up)), EXPECTED);
-    assert.ok(rows.every((row) => row.received > 0 && row.received === row.hot && row.hot === row.published));
+    for (const row of rows) {
+      assert.equal(row.received, row.published);
+      // What is polled comes again in each run, and is stored once.
+      if (row.data_type.startsWith('lsr_')) assert.ok(row.hot <= row.received);
+      else assert.equal(row.hot, row.received, row.data_type);
+    }
   }
 
   test('runs with its own broker and database, and keeps what it stored for the next run, whose ledger is its own', async () => {
@@ -345,12 +350,7 @@ describe('npm start with something wrong says one clear line, and starts nothing
       64,
       /^MARKETPRISM_SYMBOLS\.0: takes pairs such as BTC-USDT,ETH-USDT, not "btcusdt"/,
     );
-    await refused(
-      ['--demo'],
-      { MARKETPRISM_EXCHANGES: 'kraken' },
-      64,
-      /^no exchange module "okx_spot"; there are: binance_spot/,
-    );
+    await refused(['--demo'], { MARKETPRISM_EXCHANGES: 'kraken' }, 64, /^MARKETPRISM_EXCHANGES\.0: .*, not "kraken"/);
     await refused(['--demo'], { LOG_LEVEL: 'loud' }, 64, /^LOG_LEVEL: /);
     await refused(
       ['--demo'],

@@ -13,6 +13,7 @@ import { readJson } from './files.ts';
 import { ensureStreams, unacknowledged } from './jetstream.ts';
 import {
   balance,
+  countFound,
   countGaps,
   countPublished,
   countStored,
@@ -136,21 +137,24 @@ export class System {
     await this.drained(DRAIN_LIMIT_MS);
     const client = createClickHouse(clickhouseServer(plan.config), 'marketprism-up');
     const published: Published = { rows: new Map(), byBoot: new Map() };
-    let received = new Map<string, number>();
+    const { hotDatabase } = plan.config;
     try {
-      await this.withNats(async (nats) => {
-        for (const name of Object.keys(this.bases) as StreamName[]) {
-          await countPublished(nats, name, this.bases[name], published);
+      const figures = await this.withNats(async (nats): Promise<Figures> => {
+        const streams = Object.keys(this.bases) as StreamName[];
+        for (const name of streams) await countPublished(nats, name, this.bases[name], published);
+        const received = await this.received(nats, published);
+        const stored = await countStored(client, hotDatabase, this.bases);
+        const fewer = new Set(
+          [...received.keys()].filter((key) => received.get(key)! > (stored.get(key)?.unique ?? 0)),
+        );
+        const found = new Map<string, number>();
+        for (const name of fewer.size === 0 ? [] : streams) {
+          const counts = await countFound(nats, client, hotDatabase, name, this.bases[name], fewer);
+          for (const [key, count] of counts) found.set(key, count);
         }
-        received = await this.received(nats, published);
+        const gaps = await countGaps(client, hotDatabase, this.bases.MARKET_DATA);
+        return { received, published: published.rows, stored, found, gaps, sent };
       });
-      const figures: Figures = {
-        received,
-        published: published.rows,
-        stored: await countStored(client, plan.config.hotDatabase, this.bases),
-        gaps: await countGaps(client, plan.config.hotDatabase, this.bases.MARKET_DATA),
-        sent,
-      };
       return balance(plan.mode, Math.round(seconds * 10) / 10, figures);
     } finally {
       await client.close();
@@ -221,13 +225,13 @@ export class System {
     }
   }
 
-  private async withNats(work: (nats: NatsConnection) => Promise<void>): Promise<void> {
+  private async withNats<T>(work: (nats: NatsConnection) => Promise<T>): Promise<T> {
     const { natsUrl } = this.plan.config;
     const nats = await connect({ servers: natsUrl.split(','), name: 'up' }).catch((error: Error) => {
       throw new OperatorError(`the broker at ${natsUrl} cannot be reached: ${error.message}`);
     });
     try {
-      await work(nats);
+      return await work(nats);
     } finally {
       await nats.close();
     }
