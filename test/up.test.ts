@@ -159,10 +159,13 @@ describe('npm start, as a demo', () => {
     for (const row of report.rows) {
       assert.ok(row.hot > 0);
       assert.deepEqual(
-        { ...row, received: row.hot, published: row.hot },
-        { ...row, cold: null, gap: 0, lost: 0, duplicated: 0 },
+        [row.received, row.cold, row.gap, row.lost, row.duplicated],
+        [row.hot, null, 0, 0, 0],
+        row.data_type,
       );
-      assert.equal(row.received, row.hot);
+      // A poll's next round may fall into the run: it publishes the same rows again.
+      if (row.data_type.startsWith('lsr_')) assert.ok(row.published >= row.hot);
+      else assert.equal(row.published, row.hot, row.data_type);
     }
     assert.match(up.output, /store was killed \(SIGKILL\): starting it again/);
     assert.match(up.output, /restarts [1-9]/);
