@@ -5,12 +5,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { connect, type NatsConnection } from 'nats';
+import { keyTexts } from '../scripts/lib/arrivals.ts';
 import { brokerPlan, findNatsServer, natsAnswers } from '../scripts/lib/broker.ts';
 import { createClickHouse, selectText } from '../scripts/lib/clickhouse.ts';
 import { DEFAULT_SESSIONS, engineEnvironment } from '../scripts/lib/embedded/environment.ts';
 import { unacknowledged } from '../scripts/lib/jetstream.ts';
 import { Child, scriptPlan, waitFor } from '../scripts/lib/processes.ts';
-import { TABLES } from '../scripts/lib/rows.ts';
+import { type DataType, TABLES } from '../scripts/lib/rows.ts';
 import { parseSubject, streamDefinitions } from '../scripts/lib/streams.ts';
 
 /** Generous: several tests share two cores, and a first start reads the engine from a cold disk. */
@@ -261,8 +262,8 @@ export class Pipeline {
     const out = new Map<string, { published: number; rows: number; distinct: number; missing: string[] }>();
     const published = await this.publishedKeys();
     for (const [type, keys] of published) {
-      const { name, key } = TABLES[type];
-      const members = ['exchange', 'market_type', 'symbol', ...key].map((each) => `toString(${each})`);
+      const { name } = TABLES[type];
+      const members = ['exchange', 'market_type', 'symbol', ...keyTexts(type)];
       const rows = (await this.query(`SELECT ${members.join(', ')} FROM marketprism_hot.${name}`)).map((row) =>
         row.join('\t'),
       );
@@ -273,9 +274,9 @@ export class Pipeline {
     return out;
   }
 
-  /** The keys of all rows in both streams, by type, as `compare` writes them. Only for types whose keys are ids. */
+  /** The keys of all rows in both streams, by type, as `compare` writes them. */
   private async publishedKeys() {
-    const out = new Map<'trade' | 'orderbook' | 'orderbook_update', Set<string>>();
+    const out = new Map<DataType, Set<string>>();
     const nats = await this.nats();
     try {
       const jetstream = nats.jetstream();
@@ -285,7 +286,7 @@ export class Pipeline {
         if (state.messages === 0) continue;
         const messages = await (await jetstream.consumers.get(name)).consume({ max_messages: 5000 });
         for await (const message of messages) {
-          const type = parseSubject(message.subject)!.type as 'trade';
+          const { type } = parseSubject(message.subject)!;
           let keys = out.get(type);
           if (!keys) out.set(type, (keys = new Set()));
           for (const line of message.string().split('\n')) {

@@ -167,10 +167,14 @@ export function lookupQuery(
     return [`(${where} AND (${spans.join(' OR ')}))`];
   });
   if (conditions.length === 0) return null;
-  const members = table.key.map((name) =>
+  return `SELECT exchange, market_type, symbol, ${keyTexts(type).join(', ')} FROM ${database}.${table.name} WHERE ${conditions.join(' OR ')}`;
+}
+
+/** Expressions that print a type's key members as the row text writes them. */
+export function keyTexts(type: DataType): string[] {
+  return TABLES[type].key.map((name) =>
     name === 'timestamp' ? 'toString(toUnixTimestamp64Milli(timestamp))' : `toString(${name})`,
   );
-  return `SELECT exchange, market_type, symbol, ${members.join(', ')} FROM ${database}.${table.name} WHERE ${conditions.join(' OR ')}`;
 }
 
 function at(ms: number): string {

@@ -4,6 +4,7 @@
  */
 import type { ClickHouseClient } from '@clickhouse/client';
 import type { JetStreamManager } from 'nats';
+import { keyTexts } from './arrivals.ts';
 import { EXACT_OUTPUT, insertLines, selectText } from './clickhouse.ts';
 import { storedMessage, streamInfo } from './jetstream.ts';
 import type { Logger } from './log.ts';
@@ -124,11 +125,8 @@ async function rowsAt(
   highest: Highest,
   epoch: number,
 ): Promise<string[][]> {
-  const { name, key } = TABLES[highest.type];
-  const members = key.map((member) =>
-    member === 'timestamp' ? 'toString(toUnixTimestamp64Milli(timestamp))' : `toString(${member})`,
-  );
-  const query = `SELECT exchange, market_type, symbol, ${members.join(', ')} FROM ${database}.${name} WHERE js_epoch = ${epoch} AND js_seq = ${highest.seq} LIMIT 10`;
+  const { name } = TABLES[highest.type];
+  const query = `SELECT exchange, market_type, symbol, ${keyTexts(highest.type).join(', ')} FROM ${database}.${name} WHERE js_epoch = ${epoch} AND js_seq = ${highest.seq} LIMIT 10`;
   return selectText(client, query, EXACT_OUTPUT);
 }
 
