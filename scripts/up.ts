@@ -183,7 +183,8 @@ class StatusLine {
   async show(): Promise<void> {
     const { received, stored, backlog, faults } = await this.system.figures();
     const now = Date.now();
-    const seconds = (now - this.last.at) / 1000;
+    // Two lines close together would tell a rate of nothing.
+    const seconds = Math.max((now - this.last.at) / 1000, 1);
     const rate = (value: number, before: number) => Math.max(Math.round((value - before) / seconds), 0);
     const text = [
       `${clock(now - this.system.startedAt)} ${this.system.plan.mode}`,
