@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { binanceDerivatives, binanceSpot, scanDiff, scanTrade } from '../scripts/exchanges/binance.ts';
+import { binanceDerivatives, binanceSpot } from '../scripts/exchanges/binance.ts';
+import { scanDiff, scanTrade } from '../scripts/exchanges/binance_text.ts';
 import { decimalNumber } from '../scripts/lib/decimal.ts';
 import type { ExchangeModule } from '../scripts/lib/exchange.ts';
 import { encodeByColumns, encodeRow, type OrderbookUpdateRow, type TradeRow, ValueError } from '../scripts/lib/rows.ts';
