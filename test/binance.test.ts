@@ -2,42 +2,14 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { binanceDerivatives, binanceSpot } from '../scripts/exchanges/binance.ts';
 import type { ExchangeModule, FeedEvent } from '../scripts/lib/exchange.ts';
-import {
-  type DataType,
-  encodeRow,
-  type OrderbookRow,
-  type OrderbookUpdateRow,
-  type Rows,
-  type TradeRow,
-} from '../scripts/lib/rows.ts';
+import type { OrderbookRow, OrderbookUpdateRow, TradeRow } from '../scripts/lib/rows.ts';
+import { feedHarness } from './feed_harness.ts';
 import { bookTickers, canonical, missing, RECORDED, type RecordedLine, readSession } from './fixtures.ts';
 
 const NOW = 1723161255_400_000;
 
-/** A feed with everything that came out of it. */
 function harness(module: ExchangeModule, orderbookIntervalMs = 0) {
-  const rows: { type: DataType; row: Rows[DataType] }[] = [];
-  const events: FeedEvent[] = [];
-  const feed = module.createFeed({ instruments: [], dataSource: 'live', orderbookIntervalMs });
-  const out = {
-    row<T extends DataType>(type: T, row: Rows[T]) {
-      encodeRow(type, row);
-      rows.push({ type, row });
-    },
-    event: (event: FeedEvent) => {
-      events.push(event);
-    },
-  };
-  return {
-    feed,
-    out,
-    events,
-    rows,
-    of: <T extends DataType>(type: T) => rows.filter((each) => each.type === type).map((each) => each.row as Rows[T]),
-    frame: (frame: unknown) => feed.frame(typeof frame === 'string' ? frame : JSON.stringify(frame), NOW, out),
-    rest: (path: string, body: unknown) => feed.rest(path, body, NOW, out),
-    take: () => ({ rows: rows.splice(0), events: events.splice(0) }),
-  };
+  return feedHarness(module, NOW, { orderbookIntervalMs });
 }
 
 const SPOT_TRADE = {

@@ -3,33 +3,14 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { binanceDerivatives, binanceSpot } from '../scripts/exchanges/binance.ts';
-import type { FeedEvent } from '../scripts/lib/exchange.ts';
-import { type DataType, encodeRow, type Rows } from '../scripts/lib/rows.ts';
+import { feedHarness } from './feed_harness.ts';
 import { missing, SHARED } from './fixtures.ts';
 
 const NOW = 1790755200_500_000;
 
-/** A USDM feed with everything that came out of it. */
 function harness(symbols: string[] = []) {
-  const rows: { type: DataType; row: Rows[DataType] }[] = [];
-  const events: FeedEvent[] = [];
   const instruments = symbols.map((symbol) => binanceDerivatives.instrument(symbol, 'perpetual'));
-  const feed = binanceDerivatives.createFeed({ instruments, dataSource: 'live', orderbookIntervalMs: 10_000 });
-  const out = {
-    row<T extends DataType>(type: T, row: Rows[T]) {
-      encodeRow(type, row);
-      rows.push({ type, row });
-    },
-    event: (event: FeedEvent) => {
-      events.push(event);
-    },
-  };
-  return {
-    events,
-    of: <T extends DataType>(type: T) => rows.filter((each) => each.type === type).map((each) => each.row as Rows[T]),
-    frame: (frame: unknown) => feed.frame(JSON.stringify(frame), NOW, out),
-    rest: (path: string, body: unknown) => feed.rest(path, body, NOW, out),
-  };
+  return feedHarness(binanceDerivatives, NOW, { instruments, orderbookIntervalMs: 10_000 });
 }
 
 const MARK = {

@@ -6,7 +6,8 @@ import { deribitDerivatives } from '../scripts/exchanges/deribit.ts';
 import { divide } from '../scripts/lib/arithmetic.ts';
 import type { FeedEvent, Instrument } from '../scripts/lib/exchange.ts';
 import { quoteLongNumbers } from '../scripts/lib/json_numbers.ts';
-import { type DataType, encodeRow, type OrderbookUpdateRow, type Rows, type TradeRow } from '../scripts/lib/rows.ts';
+import { encodeRow, type OrderbookUpdateRow, type TradeRow } from '../scripts/lib/rows.ts';
+import { feedHarness } from './feed_harness.ts';
 import { missing } from './fixtures.ts';
 
 const SHARED = join(import.meta.dirname, '..', '..', 'shared', 'fixtures');
@@ -19,32 +20,9 @@ const RECENT = join(SHARED, 'recent-2026', 'deribit.jsonl');
 const NOW = 1786563104600_000;
 const TIME = 1786563104514;
 
-/** A feed with everything that came out of it. */
 function harness(orderbookIntervalMs = 0, instruments: Instrument[] = []) {
-  const rows: { type: DataType; row: Rows[DataType] }[] = [];
-  const events: FeedEvent[] = [];
-  const feed = deribitDerivatives.createFeed({ instruments, dataSource: 'live', orderbookIntervalMs });
-  const out = {
-    row<T extends DataType>(type: T, row: Rows[T]) {
-      encodeRow(type, row);
-      rows.push({ type, row });
-    },
-    event: (event: FeedEvent) => {
-      events.push(event);
-    },
-  };
-  return {
-    feed,
-    out,
-    events,
-    rows,
-    of: <T extends DataType>(type: T) => rows.filter((each) => each.type === type).map((each) => each.row as Rows[T]),
-    told: <K extends FeedEvent['kind']>(kind: K) =>
-      events.filter((event): event is Extract<FeedEvent, { kind: K }> => event.kind === kind),
-    frame: (frame: unknown) => feed.frame(typeof frame === 'string' ? frame : JSON.stringify(frame), NOW, out),
-    rest: (method: string, body: unknown) => feed.rest(`/api/v2/public/${method}`, body, NOW, out),
-    take: () => ({ rows: rows.splice(0), events: events.splice(0) }),
-  };
+  const run = feedHarness(deribitDerivatives, NOW, { orderbookIntervalMs, instruments });
+  return { ...run, rest: (method: string, body: unknown) => run.rest(`/api/v2/public/${method}`, body) };
 }
 
 function subscription(channel: string, data: unknown) {

@@ -4,15 +4,8 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { hyperliquid } from '../scripts/exchanges/hyperliquid.ts';
 import type { FeedEvent, Instrument } from '../scripts/lib/exchange.ts';
-import {
-  type DataType,
-  encodeRow,
-  type FundingRateRow,
-  type OpenInterestRow,
-  type OrderbookRow,
-  type Rows,
-  type TradeRow,
-} from '../scripts/lib/rows.ts';
+import type { FundingRateRow, OpenInterestRow, OrderbookRow, TradeRow } from '../scripts/lib/rows.ts';
+import { feedHarness } from './feed_harness.ts';
 import { missing, readSession } from './fixtures.ts';
 
 const SHARED = join(import.meta.dirname, '..', '..', 'shared', 'fixtures');
@@ -25,33 +18,9 @@ const NOW = 1786539540123_456;
 const MINUTE = 1786539540000;
 const TIME = 1786539539950;
 
-/** A feed with everything that came out of it. */
 function harness(orderbookIntervalMs = 0, instruments: Instrument[] = []) {
-  const rows: { type: DataType; row: Rows[DataType] }[] = [];
-  const events: FeedEvent[] = [];
-  const feed = hyperliquid.createFeed({ instruments, dataSource: 'live', orderbookIntervalMs });
-  const out = {
-    row<T extends DataType>(type: T, row: Rows[T]) {
-      encodeRow(type, row);
-      rows.push({ type, row });
-    },
-    event: (event: FeedEvent) => {
-      events.push(event);
-    },
-  };
-  return {
-    feed,
-    out,
-    events,
-    rows,
-    of: <T extends DataType>(type: T) => rows.filter((each) => each.type === type).map((each) => each.row as Rows[T]),
-    told: <K extends FeedEvent['kind']>(kind: K) =>
-      events.filter((event): event is Extract<FeedEvent, { kind: K }> => event.kind === kind),
-    frame: (frame: unknown, receivedAt = NOW) =>
-      feed.frame(typeof frame === 'string' ? frame : JSON.stringify(frame), receivedAt, out),
-    rest: (query: string, body: unknown, receivedAt = NOW) => feed.rest(`/info?${query}`, body, receivedAt, out),
-    take: () => ({ rows: rows.splice(0), events: events.splice(0) }),
-  };
+  const run = feedHarness(hyperliquid, NOW, { orderbookIntervalMs, instruments });
+  return { ...run, rest: (query: string, body: unknown, at = NOW) => run.rest(`/info?${query}`, body, at) };
 }
 
 const TRADE = {

@@ -1,7 +1,7 @@
 /** A feed of OKX with all that comes out of it, and small hand-made frames. */
 import assert from 'node:assert/strict';
-import type { ExchangeModule, FeedEvent, Instrument } from '../scripts/lib/exchange.ts';
-import { type DataType, encodeRow, type Rows } from '../scripts/lib/rows.ts';
+import type { ExchangeModule } from '../scripts/lib/exchange.ts';
+import { feedHarness, type HarnessOptions } from './feed_harness.ts';
 
 export const NOW = 1790439600_400_000;
 export const SWAP_LIST = '/api/v5/public/instruments?instType=SWAP';
@@ -28,40 +28,13 @@ export const LIST = {
   ],
 };
 
-interface HarnessOptions {
-  instruments?: Instrument[];
-  orderbookIntervalMs?: number;
-  list?: unknown;
-}
-
-/** A feed with everything that came out of it; contracts are worth what LIST tells. */
-export function harness(module: ExchangeModule, options: HarnessOptions = {}) {
-  const { instruments = [], orderbookIntervalMs = 0, list = LIST } = options;
-  const rows: { type: DataType; row: Rows[DataType] }[] = [];
-  const events: FeedEvent[] = [];
-  const feed = module.createFeed({ instruments, dataSource: 'live', orderbookIntervalMs });
-  const out = {
-    row<T extends DataType>(type: T, row: Rows[T]) {
-      encodeRow(type, row);
-      rows.push({ type, row });
-    },
-    event: (event: FeedEvent) => {
-      events.push(event);
-    },
-  };
-  if (list !== null) feed.rest(SWAP_LIST, list, NOW, out);
-  assert.equal(rows.length + events.length, 0);
-  return {
-    feed,
-    out,
-    events,
-    rows,
-    of: <T extends DataType>(type: T) => rows.filter((each) => each.type === type).map((each) => each.row as Rows[T]),
-    frame: (frame: unknown, at = NOW) => feed.frame(typeof frame === 'string' ? frame : JSON.stringify(frame), at, out),
-    rest: (path: string, data: unknown) => feed.rest(path, { code: '0', msg: '', data }, NOW, out),
-    kinds: () => events.map((event) => event.kind),
-    take: () => ({ rows: rows.splice(0), events: events.splice(0) }),
-  };
+/** A feed whose contracts are worth what `list` tells (null: none is known). */
+export function harness(module: ExchangeModule, options: HarnessOptions & { list?: unknown } = {}) {
+  const { list = LIST } = options;
+  const run = feedHarness(module, NOW, options);
+  if (list !== null) run.feed.rest(SWAP_LIST, list, NOW, run.out);
+  assert.equal(run.rows.length + run.events.length, 0);
+  return { ...run, rest: (path: string, data: unknown) => run.rest(path, { code: '0', msg: '', data }) };
 }
 
 export const TRADE = {
