@@ -11,28 +11,12 @@ import {
 } from '../scripts/lib/arrivals.ts';
 import { encodeRow, type OrderbookUpdateRow, type TradeRow } from '../scripts/lib/rows.ts';
 import type { Stream } from '../scripts/lib/streams.ts';
+import { sampleTrade } from './fixtures.ts';
 
 const BTC: Stream = { type: 'trade', exchange: 'binance_spot', market_type: 'spot', symbol: 'BTC-USDT' };
 const DIFFS: Stream = { ...BTC, type: 'orderbook_update' };
 
-function trade(id: number, change: Partial<TradeRow> = {}): string {
-  return encodeRow('trade', {
-    exchange: 'binance_spot',
-    market_type: 'spot',
-    symbol: 'BTC-USDT',
-    instrument: 'BTCUSDT',
-    timestamp: 1795000000000 + id,
-    received_at: 1795000000000000,
-    data_source: 'live',
-    trade_id: String(id),
-    sequence: null,
-    price: '61837.63',
-    quantity: '0.5',
-    side: 'buy',
-    is_maker: false,
-    ...change,
-  });
-}
+const trade = (id: number, change: Partial<TradeRow> = {}) => encodeRow('trade', sampleTrade(id, change));
 
 function diff(change: Partial<OrderbookUpdateRow>): string {
   return encodeRow('orderbook_update', {

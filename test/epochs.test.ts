@@ -9,28 +9,13 @@ import { createLogger } from '../scripts/lib/log.ts';
 import { encodeRow } from '../scripts/lib/rows.ts';
 import { ensureTier } from '../scripts/lib/schema.ts';
 import { streamDefinitions } from '../scripts/lib/streams.ts';
+import { sampleTrade } from './fixtures.ts';
 import { Pipeline } from './pipeline.ts';
 
 const log = createLogger('test', 'fatal');
 const [DEFINITION] = streamDefinitions() as [ReturnType<typeof streamDefinitions>[0]];
 
-function trade(id: number): string {
-  return encodeRow('trade', {
-    exchange: 'binance_spot',
-    market_type: 'spot',
-    symbol: 'BTC-USDT',
-    instrument: 'BTCUSDT',
-    timestamp: 1795000000000 + id,
-    received_at: 1795000000000000,
-    data_source: 'live',
-    trade_id: String(id),
-    sequence: null,
-    price: '1',
-    quantity: '1',
-    side: 'buy',
-    is_maker: false,
-  });
-}
+const trade = (id: number) => encodeRow('trade', sampleTrade(id));
 
 describe('the epoch of a stream’s numbering', () => {
   const pipeline = new Pipeline();

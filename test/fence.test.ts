@@ -5,28 +5,13 @@ import { after, before, describe, test } from 'node:test';
 import { headers, type NatsConnection } from 'nats';
 import { waitFor } from '../scripts/lib/processes.ts';
 import { encodeRow } from '../scripts/lib/rows.ts';
+import { sampleTrade } from './fixtures.ts';
 import { freePort, Pipeline, READY_MS } from './pipeline.ts';
 
 /** With the fence nothing can be seen to happen, so this is how long nothing must happen. */
 const STILL_MS = 3500;
 
-function trade(id: number): string {
-  return encodeRow('trade', {
-    exchange: 'binance_spot',
-    market_type: 'spot',
-    symbol: 'BTC-USDT',
-    instrument: 'BTCUSDT',
-    timestamp: 1795000000000 + id,
-    received_at: 1795000000000000,
-    data_source: 'live',
-    trade_id: String(id),
-    sequence: null,
-    price: '61837.63',
-    quantity: '0.5',
-    side: 'buy',
-    is_maker: false,
-  });
-}
+const trade = (id: number) => encodeRow('trade', sampleTrade(id));
 
 /** Forwards to the database. One insert can be held: the server has its head and half of its body, the client is cut off. */
 class SlowLink {

@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
+import type { TradeRow } from '../scripts/lib/rows.ts';
 
 export const SHARED = join(import.meta.dirname, '..', '..', 'shared', 'fixtures');
 
@@ -47,4 +48,24 @@ export function bookTickers(session: RecordedLine[]): Map<number, Ticker> {
 /** Decimal text without the zeros that carry no value. */
 export function canonical(text: string): string {
   return text.includes('.') ? text.replace(/\.?0+$/, '') : text;
+}
+
+/** A trade row with this id, each with an event time of its own. */
+export function sampleTrade(id: number, change: Partial<TradeRow> = {}): TradeRow {
+  return {
+    exchange: 'binance_spot',
+    market_type: 'spot',
+    symbol: 'BTC-USDT',
+    instrument: 'BTCUSDT',
+    timestamp: 1795000000000 + id,
+    received_at: (1795000000000 + id) * 1000,
+    data_source: 'live',
+    trade_id: String(id),
+    sequence: null,
+    price: '61837.63',
+    quantity: '0.5',
+    side: 'buy',
+    is_maker: false,
+    ...change,
+  };
 }

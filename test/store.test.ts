@@ -7,30 +7,14 @@ import { Batcher } from '../scripts/lib/batcher.ts';
 import { Publisher } from '../scripts/lib/jetstream.ts';
 import { createLogger } from '../scripts/lib/log.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
-import { encodeRow, type TradeRow } from '../scripts/lib/rows.ts';
+import { encodeRow } from '../scripts/lib/rows.ts';
 import { type Fault, FaultProxy } from './fault_proxy.ts';
+import { sampleTrade } from './fixtures.ts';
 import { freePort, Pipeline, READY_MS } from './pipeline.ts';
 
 const SUBJECT = 'trade.binance_spot.spot.BTC-USDT';
 
-function trade(id: number, change: Partial<TradeRow> = {}): TradeRow {
-  return {
-    exchange: 'binance_spot',
-    market_type: 'spot',
-    symbol: 'BTC-USDT',
-    instrument: 'BTCUSDT',
-    timestamp: 1795000000000 + id,
-    received_at: (1795000000000 + id) * 1000,
-    data_source: 'live',
-    trade_id: String(id),
-    sequence: null,
-    price: '61837.63',
-    quantity: '0.5',
-    side: 'buy',
-    is_maker: false,
-    ...change,
-  };
-}
+const trade = sampleTrade;
 
 describe('the store', () => {
   const pipeline = new Pipeline();

@@ -4,6 +4,7 @@
  * Sources: Binance spot API documents of 2026-07 and the USDⓈ-M notices of 2026-04 (public and market sockets apart) and
  * 2026-06 (COIN-M rows on shared streams).
  */
+
 import { BookSync, type Diff, type OrderBook, type SequenceRule, type Snapshot } from '../lib/book.ts';
 import type {
   Channel,
@@ -15,6 +16,7 @@ import type {
   Instrument,
   RestRequest,
 } from '../lib/exchange.ts';
+import { GuardedFeed, NOWHERE } from '../lib/guarded_feed.ts';
 import { type MarketType, type RowSource, ValueError } from '../lib/rows.ts';
 import { MinuteSampler } from '../lib/sampling.ts';
 import {
@@ -225,19 +227,18 @@ interface Market {
   snapshotTime: number;
 }
 
-class BinanceFeed implements Feed {
+class BinanceFeed extends GuardedFeed implements Feed {
   private readonly markets = new Map<string, Market>();
   private readonly marketType: MarketType;
   /** Ids that were asked for; empty: all. */
   private readonly asked: Set<string>;
   private readonly readings: Readings | null;
-  /** Where rows and events of the call under way go. */
-  private out: FeedOutput = NOWHERE;
 
   constructor(
     private readonly product: Product,
     private readonly options: FeedOptions,
   ) {
+    super();
     this.marketType = options.marketType ?? product.defaultMarketType;
     this.asked = new Set(options.instruments.map((each) => each.instrument));
     for (const instrument of options.instruments) this.addMarket(instrument);
@@ -288,23 +289,6 @@ class BinanceFeed implements Feed {
         if (each.types.includes('orderbook_update')) this.markets.get(each.instrument.instrument)?.sync.onDisconnect();
       }
     });
-  }
-
-  /** Runs `work` with `out` as its output; whatever a frame holds, no throw leaves the feed. */
-  private guarded(out: FeedOutput, work: () => void): void {
-    this.out = out;
-    try {
-      work();
-    } catch (error) {
-      this.rejected(error);
-    } finally {
-      this.out = NOWHERE;
-    }
-  }
-
-  private rejected(error: unknown): void {
-    if (!(error instanceof ValueError || error instanceof SyntaxError)) throw error;
-    this.out.event({ kind: 'rejected', reason: error.message });
   }
 
   private read(text: string, receivedAt: number): void {
@@ -543,12 +527,3 @@ class BinanceFeed implements Feed {
     return market;
   }
 }
-
-const NOWHERE: FeedOutput = {
-  row: () => {
-    throw new Error('a row outside of a call');
-  },
-  event: () => {
-    throw new Error('an event outside of a call');
-  },
-};

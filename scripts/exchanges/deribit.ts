@@ -4,6 +4,7 @@
  * Source: the venue's API 2.1.1 documents of 2026-08. All quantities become base units here: inverse contracts are counted in
  * USD by the venue, so their base amount is amount ÷ price; linear ones and options are counted in the base coin.
  */
+
 import { divide, multiply } from '../lib/arithmetic.ts';
 import { OrderBook, type ResyncCause } from '../lib/book.ts';
 import { BookSampler, orderbookRow, PUBLISHED_LEVELS } from '../lib/book_rows.ts';
@@ -18,6 +19,7 @@ import type {
   Instrument,
   RestRequest,
 } from '../lib/exchange.ts';
+import { GuardedFeed } from '../lib/guarded_feed.ts';
 import { quoteLongNumbers } from '../lib/json_numbers.ts';
 import { type Id, integerText, type Level, type MarketType, ValueError } from '../lib/rows.ts';
 import { MinuteSampler } from '../lib/sampling.ts';
@@ -196,14 +198,13 @@ interface BookMessage {
   asks: Level[];
 }
 
-class DeribitFeed implements Feed {
+class DeribitFeed extends GuardedFeed implements Feed {
   private readonly markets = new Map<string, Market>();
   private readonly listed = new Map<string, Contract>();
   private readonly readings = new MinuteSampler();
-  /** Where rows and events of the call under way go. */
-  private out: FeedOutput = NOWHERE;
 
   constructor(private readonly options: FeedOptions) {
+    super();
     for (const each of options.instruments) if (!isIndex(each)) this.addMarket(each, contractOf(each.instrument));
   }
 
@@ -268,31 +269,6 @@ class DeribitFeed implements Feed {
         market.askedAt = 0;
       }
     });
-  }
-
-  /** Runs `work` with `out` as its output; whatever a frame holds, no throw leaves the feed. */
-  private guarded(out: FeedOutput, work: () => void): void {
-    this.out = out;
-    try {
-      work();
-    } catch (error) {
-      if (!(error instanceof ValueError || error instanceof SyntaxError)) throw error;
-      out.event({ kind: 'rejected', reason: error.message });
-    } finally {
-      this.out = NOWHERE;
-    }
-  }
-
-  /** Each item on its own: one that is not sound is told, and does not cost the others. */
-  private each(items: unknown[], work: (item: unknown) => void): void {
-    for (const item of items) {
-      try {
-        work(item);
-      } catch (error) {
-        if (!(error instanceof ValueError)) throw error;
-        this.out.event({ kind: 'rejected', reason: error.message });
-      }
-    }
   }
 
   private subscription({ channel, data }: WireRecord, receivedAt: number): void {
@@ -686,12 +662,3 @@ function notNegative(value: unknown, what: string): string {
   if (text.startsWith('-') && !isZero(text)) throw new ValueError(`${what} is negative: ${text}`);
   return text;
 }
-
-const NOWHERE: FeedOutput = {
-  row: () => {
-    throw new Error('a row outside of a call');
-  },
-  event: () => {
-    throw new Error('an event outside of a call');
-  },
-};

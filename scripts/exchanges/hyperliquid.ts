@@ -4,6 +4,7 @@
  * Source: the venue's API documents and the nktkas SDK of 2026-08. Sizes are in base units already. Every book message is a
  * whole book of 20 levels a side, and trades have no sequence: a loss between two messages cannot be seen in them.
  */
+
 import { multiply } from '../lib/arithmetic.ts';
 import { BookSampler, orderbookRow, PUBLISHED_LEVELS } from '../lib/book_rows.ts';
 import { plainDecimal } from '../lib/decimal.ts';
@@ -17,6 +18,7 @@ import type {
   Instrument,
   RestRequest,
 } from '../lib/exchange.ts';
+import { GuardedFeed } from '../lib/guarded_feed.ts';
 import { quoteLongNumbers } from '../lib/json_numbers.ts';
 import { integerText, type Level, type MarketType, ValueError } from '../lib/rows.ts';
 import { MinuteSampler } from '../lib/sampling.ts';
@@ -109,17 +111,16 @@ interface Market {
   bookTime: number;
 }
 
-class HyperliquidFeed implements Feed {
+class HyperliquidFeed extends GuardedFeed implements Feed {
   private readonly markets = new Map<string, Market>();
   private readonly readings = new MinuteSampler();
   /** Names of spot pairs (`@107`), tokens by index, and quotes of builders' exchanges (`xyz`), as far as lists told them. */
   private readonly pairs = new Map<string, string>();
   private readonly tokens = new Map<unknown, string>([[MAIN_QUOTE_TOKEN, MAIN_QUOTE]]);
   private readonly quotes = new Map<string, string>();
-  /** Where rows and events of the call under way go. */
-  private out: FeedOutput = NOWHERE;
 
   constructor(private readonly options: FeedOptions) {
+    super();
     for (const each of options.instruments) this.addMarket(each);
   }
 
@@ -181,31 +182,6 @@ class HyperliquidFeed implements Feed {
 
   /** Each book is whole by itself, so nothing is dropped with a connection. */
   disconnected(): void {}
-
-  /** Runs `work` with `out` as its output; whatever a frame holds, no throw leaves the feed. */
-  private guarded(out: FeedOutput, work: () => void): void {
-    this.out = out;
-    try {
-      work();
-    } catch (error) {
-      if (!(error instanceof ValueError || error instanceof SyntaxError)) throw error;
-      out.event({ kind: 'rejected', reason: error.message });
-    } finally {
-      this.out = NOWHERE;
-    }
-  }
-
-  /** Each item on its own: one that is not sound is told, and does not cost the others. */
-  private each(items: unknown[], work: (item: unknown) => void): void {
-    for (const item of items) {
-      try {
-        work(item);
-      } catch (error) {
-        if (!(error instanceof ValueError)) throw error;
-        this.out.event({ kind: 'rejected', reason: error.message });
-      }
-    }
-  }
 
   private granted({ method, subscription }: WireRecord): void {
     const { type, coin } = record(subscription, 'subscription');
@@ -408,12 +384,3 @@ function plainLevels(side: unknown, what: string): Level[] {
     return [positive(px, `${what}[] px`), positive(sz, `${what}[] sz`)];
   });
 }
-
-const NOWHERE: FeedOutput = {
-  row: () => {
-    throw new Error('a row outside of a call');
-  },
-  event: () => {
-    throw new Error('an event outside of a call');
-  },
-};

@@ -3,10 +3,12 @@
  *
  * Sources: OKX API v5 documents of 2026-06 and 2026-07, and recorded frames of 2022 to 2026.
  */
+
 import { divide, liquidationId, sharesOfRatio } from '../lib/arithmetic.ts';
 import { BookSampler, orderbookRow, PUBLISHED_LEVELS } from '../lib/book_rows.ts';
 import { plainDecimal } from '../lib/decimal.ts';
 import type { Channel, Feed, FeedOptions, FeedOutput, Instrument, RestRequest } from '../lib/exchange.ts';
+import { GuardedFeed } from '../lib/guarded_feed.ts';
 import { type DataType, type Level, ValueError } from '../lib/rows.ts';
 import { MinuteSampler } from '../lib/sampling.ts';
 import { array, eventTime, positive, record, safeInteger, sortedLevels, type WireRecord } from '../lib/wire.ts';
@@ -57,7 +59,7 @@ interface Market {
   book: OkxBook;
 }
 
-export class OkxFeed implements Feed {
+export class OkxFeed extends GuardedFeed implements Feed {
   private readonly markets = new Map<string, Market>();
   private readonly configured: Set<string>;
   /** Of all listed contracts. */
@@ -65,13 +67,12 @@ export class OkxFeed implements Feed {
   /** Contracts that a frame told of and whose units no list has told. */
   private readonly unitsWanted = new Map<string, Instrument>();
   private readonly minutes = new MinuteSampler();
-  /** Where rows and events of the call under way go. */
-  private out: FeedOutput = NOWHERE;
 
   constructor(
     private readonly exchange: OkxExchange,
     private readonly options: FeedOptions,
   ) {
+    super();
     this.configured = new Set(options.instruments.map((each) => each.instrument));
     for (const instrument of options.instruments) this.addMarket(instrument);
   }
@@ -118,29 +119,8 @@ export class OkxFeed implements Feed {
     });
   }
 
-  /** Runs `work` with `out` as its output; whatever a frame holds, no throw leaves the feed. */
-  private guarded(out: FeedOutput, work: () => void): void {
-    this.out = out;
-    try {
-      this.sound(work);
-    } finally {
-      this.out = NOWHERE;
-    }
-  }
-
-  /** Runs `work`; an unsound value in it is told of. */
-  private sound(work: () => void): void {
-    try {
-      work();
-    } catch (error) {
-      if (!(error instanceof ValueError || error instanceof SyntaxError)) throw error;
-      this.out.event({ kind: 'rejected', reason: error.message });
-    }
-  }
-
-  /** Each item of a list by itself: an unsound one takes none of the others along. */
-  private each(list: unknown[], what: string, work: (item: WireRecord) => void): void {
-    for (const item of list) this.sound(() => work(record(item, what)));
+  private records(list: unknown[], what: string, work: (item: WireRecord) => void): void {
+    this.each(list, (item) => work(record(item, what)));
   }
 
   private control(event: unknown, message: WireRecord): void {
@@ -169,7 +149,7 @@ export class OkxFeed implements Feed {
     }
     const list = () => array(message.data, 'data');
     const items = (work: (item: WireRecord) => void) =>
-      this.each(list(), 'data[]', (item) => {
+      this.records(list(), 'data[]', (item) => {
         if (arg.instId !== undefined && item.instId !== undefined && arg.instId !== item.instId) {
           throw new ValueError(`${name}: ${JSON.stringify(item.instId)} under ${JSON.stringify(arg.instId)}`);
         }
@@ -185,7 +165,7 @@ export class OkxFeed implements Feed {
   }
 
   private answer(pathname: string, query: URLSearchParams, list: unknown[], receivedAt: number): void {
-    const items = (work: (item: WireRecord) => void) => this.each(list, 'data[]', work);
+    const items = (work: (item: WireRecord) => void) => this.records(list, 'data[]', work);
     if (pathname === INSTRUMENTS_PATH) this.instruments(list);
     else if (TRADE_PATHS.has(pathname)) items((item) => this.trade(item, receivedAt));
     else if (pathname === '/api/v5/public/funding-rate') items((item) => this.fundingRate(item, receivedAt));
@@ -282,7 +262,7 @@ export class OkxFeed implements Feed {
   private liquidations(data: WireRecord, receivedAt: number): void {
     const instrument = this.instrumentOf(data.instId);
     if (this.unwanted(instrument)) return;
-    this.each(array(data.details, 'details'), 'details[]', (detail) => {
+    this.records(array(data.details, 'details'), 'details[]', (detail) => {
       const side = sideOf(detail.side);
       const price = positive(detail.bkPx, 'bkPx');
       const quantity = baseQuantity(positive(detail.sz, 'sz'), price, this.unitsOf(instrument));
@@ -317,7 +297,7 @@ export class OkxFeed implements Feed {
 
   /** Learns the units of contracts. Lines of what is not traded yet leave them empty. */
   private instruments(list: unknown[]): void {
-    this.each(list, 'data[]', (entry) => {
+    this.records(list, 'data[]', (entry) => {
       const { instId, instType, ctVal } = entry;
       if (typeof instId !== 'string') throw new ValueError(`instruments: instId is ${JSON.stringify(instId)}`);
       if (instType === 'SPOT' || instType === 'MARGIN') return;
@@ -466,12 +446,3 @@ function tradeIdOf(value: unknown): string {
   if (typeof value === 'string' && /^\d{1,20}$/.test(value)) return value;
   throw new ValueError(`tradeId is ${JSON.stringify(value)}`);
 }
-
-const NOWHERE: FeedOutput = {
-  row: () => {
-    throw new Error('a row outside of a call');
-  },
-  event: () => {
-    throw new Error('an event outside of a call');
-  },
-};
