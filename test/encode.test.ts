@@ -5,6 +5,7 @@ import { scanDiff, scanTrade } from '../scripts/exchanges/binance_text.ts';
 import { decimalNumber } from '../scripts/lib/decimal.ts';
 import type { ExchangeModule } from '../scripts/lib/exchange.ts';
 import { encodeByColumns, encodeRow, type OrderbookUpdateRow, type TradeRow, ValueError } from '../scripts/lib/rows.ts';
+import { scanLevels, sortedLevels } from '../scripts/lib/wire.ts';
 import { missing, RECORDED, readSession } from './fixtures.ts';
 
 const NOW = 1723161255_400_000;
@@ -89,6 +90,38 @@ test('whatever happens to a frame, quick reading gives the rows and events of JS
     assertSameRows(changed);
   }
   assert.ok(quick > 3000, `only ${quick} were read quickly: the test would prove nothing`);
+});
+
+test('of a member that comes twice the later one counts, as in JSON.parse', () => {
+  const text = FRAMES[1]!.replace('"X":', '"T":1723161256000,"X":');
+  assert.equal(scanTrade(text)?.T, 1723161256000);
+  assertSameRows(text);
+});
+
+test('levels come best first in whatever order they were sent, equal prices in the order sent, each with its own number', () => {
+  const sent = (prices: string[]) => prices.map((price, index) => [price, String(index)]);
+  const cases: [string[], 1 | -1, string[]][] = [
+    [['3', '2', '1'], 1, ['3 0', '2 1', '1 2']],
+    [['1', '2', '3'], 1, ['3 2', '2 1', '1 0']],
+    [['1', '2', '2.0'], 1, ['2 1', '2.0 2', '1 0']],
+    [['2', '1', '3'], 1, ['3 2', '2 0', '1 1']],
+    [['2', '2.0', '1'], -1, ['1 2', '2 0', '2.0 1']],
+    [['3', '2', '1'], -1, ['1 2', '2 1', '3 0']],
+    [['12345678901234567.5', '1'], -1, ['1 1', '12345678901234567.5 0']],
+  ];
+  for (const [prices, sign, expected] of cases) {
+    const scanned = scanLevels(`x${JSON.stringify(sent(prices))}y`, 1)!;
+    const levels = sortedLevels(scanned, sign, 'b');
+    assert.deepEqual(
+      levels.map((level) => level.join(' ')),
+      expected,
+    );
+    assert.deepEqual(
+      scanned.prices,
+      levels.map(([price]) => Number(price)),
+    );
+    assert.deepEqual(sortedLevels(sent(prices), sign, 'b'), levels);
+  }
 });
 
 test('members in another order, unknown members, other kinds of trade and COIN-M frames are left to JSON.parse', () => {

@@ -59,15 +59,23 @@ export function sortedLevels(value: unknown, sign: 1 | -1, what: string): Level[
     else if (number < before) falls += 1;
     before = number;
   }
-  return bestFirst(levels as Level[], rises, falls, sign);
+  return sort(levels as Level[], orderOf(levels.length, rises, falls, sign), sign);
 }
 
+type Order = 'sorted' | 'reversed' | 'mixed';
+
 /** @param rises,falls how many prices are above, and below, the one before them */
-function bestFirst(levels: Level[], rises: number, falls: number, sign: 1 | -1): Level[] {
+function orderOf(count: number, rises: number, falls: number, sign: 1 | -1): Order {
   const [wrong, right] = sign === 1 ? [rises, falls] : [falls, rises];
-  if (wrong === 0) return levels;
+  if (wrong === 0) return 'sorted';
   // Only without equal prices: those keep their order, in which a later one overrides an earlier one.
-  if (right === 0 && wrong === levels.length - 1) return levels.reverse();
+  return right === 0 && wrong === count - 1 ? 'reversed' : 'mixed';
+}
+
+/** Best first. */
+function sort(levels: Level[], order: Order, sign: 1 | -1): Level[] {
+  if (order === 'sorted') return levels;
+  if (order === 'reversed') return levels.reverse();
   return levels.sort((a, b) => (Number(b[0]) - Number(a[0])) * sign);
 }
 
@@ -83,9 +91,10 @@ export class ScannedLevels {
   end = 0;
 
   bestFirst(sign: 1 | -1): Level[] {
-    const before = this.list[0];
-    bestFirst(this.list, this.rises, this.falls, sign);
-    if (this.list[0] !== before) this.prices = this.list.map(([price]) => decimalNumber(price));
+    const order = orderOf(this.list.length, this.rises, this.falls, sign);
+    if (order === 'reversed') this.prices.reverse();
+    sort(this.list, order, sign);
+    if (order === 'mixed') this.prices = this.list.map(([price]) => decimalNumber(price));
     return this.list;
   }
 }
@@ -113,7 +122,8 @@ export function scanLevels(text: string, start: number): ScannedLevels | null {
       const price = at + 2;
       const priceEnd = decimalEnd(text, price);
       const quantity = priceEnd + 3;
-      if (priceEnd < 0 || !text.startsWith('","', priceEnd)) return null;
+      if (priceEnd < 0 || text.charCodeAt(priceEnd) !== QUOTE) return null;
+      if (text.charCodeAt(priceEnd + 1) !== COMMA || text.charCodeAt(priceEnd + 2) !== QUOTE) return null;
       at = decimalEnd(text, quantity);
       if (at < 0 || text.charCodeAt(at) !== QUOTE || text.charCodeAt(at + 1) !== CLOSE) return null;
       levels.list.push([copy(text, price, priceEnd), copy(text, quantity, at)]);
