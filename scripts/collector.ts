@@ -19,7 +19,7 @@ import { Gauge } from 'prom-client';
 import { exchangeModule } from './exchanges/index.ts';
 import { Batcher } from './lib/batcher.ts';
 import { flags, runAsScript } from './lib/cli.ts';
-import { type Config, loadConfig } from './lib/config.ts';
+import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { ExchangeRunner } from './lib/exchange_runner.ts';
 import { writeJsonAtomic } from './lib/files.ts';
 import { connectNats, ensureStreams, Publisher } from './lib/jetstream.ts';
@@ -124,11 +124,14 @@ class Collector {
 
   health() {
     const waiting = this.publisher.waitingBytes;
-    const broker: Check = {
-      status: this.paused || this.publisher.lastError !== null ? 'unhealthy' : 'healthy',
-      error_message: this.paused
+    const fault = !this.publisher.isConnected
+      ? `the broker at ${shownUrl(this.config.natsUrl)} is away; ${waiting} bytes wait for it`
+      : this.paused
         ? `${waiting} bytes wait for the broker; sockets are paused`
-        : this.publisher.lastError,
+        : this.publisher.lastError;
+    const broker: Check = {
+      status: fault === null ? 'healthy' : 'unhealthy',
+      error_message: fault,
       details: { waiting_bytes: waiting, waiting_messages: this.publisher.waitingMessages, ...this.publisher.stats },
     };
     const checks: Record<string, Check> = { broker };

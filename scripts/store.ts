@@ -22,9 +22,9 @@ import type { JetStreamManager, NatsConnection } from 'nats';
 import { Gauge } from 'prom-client';
 import { flags, runAsScript } from './lib/cli.ts';
 import { createClickHouse, fence, selectText } from './lib/clickhouse.ts';
-import { type Config, loadConfig } from './lib/config.ts';
+import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { currentEpoch } from './lib/epochs.ts';
-import { connectNats, ensureDurable, ensureStreams, PullConsumer } from './lib/jetstream.ts';
+import { ConnectionWatch, connectNats, ensureDurable, ensureStreams, PullConsumer } from './lib/jetstream.ts';
 import { takeLock } from './lib/lock.ts';
 import { createLogger, type Logger } from './lib/log.ts';
 import { pause } from './lib/pause.ts';
@@ -50,6 +50,7 @@ interface Store {
   log: Logger;
   startedAt: number;
   nats: NatsConnection;
+  watch: ConnectionWatch;
   manager: JetStreamManager;
   hot: ClickHouseClient;
   cold: ClickHouseClient;
@@ -60,7 +61,9 @@ interface Store {
 
 function health(store: Store) {
   const checks: Record<string, Check> = {
-    nats: { status: store.nats.isClosed() ? 'unhealthy' : 'healthy', error_message: null },
+    nats: store.watch.connected
+      ? { status: 'healthy', error_message: null }
+      : { status: 'unhealthy', error_message: `the broker at ${shownUrl(store.config.natsUrl)} is away` },
   };
   const now = Date.now();
   for (const { type, stats } of store.tables) {
@@ -72,7 +75,7 @@ function health(store: Store) {
     };
   }
   return healthDocument('store', store.startedAt, store.config.healthGraceSeconds, checks, {
-    nats_connected: !store.nats.isClosed(),
+    nats_connected: store.watch.connected,
     is_running: true,
     subscriptions: store.tables.length,
   });
@@ -123,7 +126,7 @@ async function prepareDatabase(store: Omit<Store, 'tables'>, stop: AbortSignal):
       return;
     } catch (error) {
       if (stop.aborted) throw error;
-      store.log.warn({ event: 'database_away', url: store.config.clickhouseUrl, err: error, wait_ms: wait });
+      store.log.warn({ event: 'database_away', url: shownUrl(store.config.clickhouseUrl), err: error, wait_ms: wait });
       await pause(wait, stop);
     }
   }
@@ -219,7 +222,18 @@ async function main(): Promise<number> {
   const cold = createClickHouse({ url: config.coldClickhouseUrl, ...account }, 'marketprism-store');
   const nats = await connectNats(config.natsUrl, 'store', log);
   const manager = await nats.jetstreamManager();
-  const base = { config, log, startedAt: Date.now(), nats, manager, hot, cold, backlog: new Map<string, number>() };
+  const watch = new ConnectionWatch(nats);
+  const base = {
+    config,
+    log,
+    startedAt: Date.now(),
+    nats,
+    watch,
+    manager,
+    hot,
+    cold,
+    backlog: new Map<string, number>(),
+  };
   const store: Store = { ...base, tables: [] };
   const http = { health: () => health(store), registry: registerMetrics(store), log };
   const server = await serveStatus({ ...http, port: config.storePort, portName: 'HOT_STORAGE_HTTP_PORT' });

@@ -26,7 +26,7 @@ import { request } from 'undici';
 import { exchangeModule } from './exchanges/index.ts';
 import { findNatsServer, MONITOR_OFFSET } from './lib/broker.ts';
 import { duration, flags, OperatorError, runAsScript, UsageError, wholeNumber } from './lib/cli.ts';
-import { type Config, loadConfig, type Mode } from './lib/config.ts';
+import { type Config, loadConfig, type Mode, shownUrl } from './lib/config.ts';
 import { writeJsonAtomic } from './lib/files.ts';
 import { ledgerTable } from './lib/ledger.ts';
 import { takeLock } from './lib/lock.ts';
@@ -262,7 +262,7 @@ async function run(plan: Plan, stopped: Promise<'stopped'>): Promise<number> {
     }
     const { config } = plan;
     say(
-      `${plan.mode}: database ${config.clickhouseUrl} (${config.hotDatabase}), broker ${config.natsUrl}, data ${config.dataDir}`,
+      `${plan.mode}: database ${shownUrl(config.clickhouseUrl)} (${config.hotDatabase}), broker ${shownUrl(config.natsUrl)}, data ${config.dataDir}`,
     );
     const end = await watch(system, plan, stopped);
     if (end === 'stopped' || plan.forMs === null) {

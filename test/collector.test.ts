@@ -152,6 +152,9 @@ describe('the collector against exchanges that misbehave', () => {
     const before = await pipeline.received();
     await waitFor('frames meanwhile', READY_MS, async () => (await pipeline.received()) > before + 300);
     process.kill(pipeline.children.get('nats-server')!.pid!, 'SIGKILL');
+    await waitFor('the collector to notice', READY_MS, async () =>
+      /is away/.test((await pipeline.health('collector'))?.checks.broker?.error_message ?? ''),
+    );
     await waitFor('frames without a broker', READY_MS, async () => (await pipeline.received()) > before + 600);
     await pipeline.brokerReady();
     await pipeline.simulate({ action: 'stop' });

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { duration, UsageError, wholeNumber } from '../scripts/lib/cli.ts';
-import { loadConfig } from '../scripts/lib/config.ts';
+import { loadConfig, shownUrl } from '../scripts/lib/config.ts';
 import { DistinctCounter } from '../scripts/lib/distinct.ts';
 import { takeLock } from '../scripts/lib/lock.ts';
 import { Child, waitFor } from '../scripts/lib/processes.ts';
@@ -167,4 +167,16 @@ describe('a child process', () => {
     await new Promise((done) => setTimeout(done, 800));
     assert.deepEqual([ends, child.restarts, child.running], [0, 0, false]);
   });
+});
+
+test('addresses are shown without the password in them', () => {
+  assert.equal(
+    shownUrl('nats://me:secret@host:4222,nats://me:secret@other:4222'),
+    'nats://host:4222,nats://other:4222',
+  );
+  assert.equal(shownUrl('http://127.0.0.1:8123/'), 'http://127.0.0.1:8123/');
+  assert.throws(
+    () => loadConfig({ CLICKHOUSE_URL: 'ftp://me:secret@host' }),
+    (error: Error) => /CLICKHOUSE_URL/.test(error.message) && !/secret/.test(error.message),
+  );
 });

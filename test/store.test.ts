@@ -239,6 +239,11 @@ describe('the store', () => {
     const [before] = await pipeline.query('SELECT max(js_epoch), max(js_seq) FROM marketprism_hot.trades');
     assert.equal(before![0], '1');
     await pipeline.stop('nats-server');
+    await waitFor(
+      'the store to notice',
+      READY_MS,
+      async () => (await pipeline.health('store'))?.checks.nats?.status === 'unhealthy',
+    );
     rmSync(join(pipeline.dir, 'nats'), { recursive: true });
     await pipeline.startBroker();
     nats = await connect({ servers: pipeline.env.MARKETPRISM_NATS_URL! });
@@ -251,6 +256,7 @@ describe('the store', () => {
     await pipeline.drained();
     const rows = await pipeline.query("SELECT js_epoch, js_seq FROM marketprism_hot.trades WHERE trade_id = '200000'");
     assert.deepEqual(rows, [['2', '1']]);
+    assert.equal((await pipeline.health('store'))?.checks.nats?.status, 'healthy');
     const epochs = await pipeline.query(
       "SELECT js_epoch, reason, closed_at_seq FROM marketprism_hot.stream_epochs WHERE stream = 'MARKET_DATA' ORDER BY js_epoch, updated_at",
     );

@@ -142,6 +142,11 @@ function readEndpoints(path: string): Partial<Record<Exchange, Endpoint>> {
   return parsed.data;
 }
 
+/** Addresses as they may be shown: without the user and password that can stand in them. */
+export function shownUrl(urls: string): string {
+  return urls.replace(/\/\/[^/@,\s]*@/g, '//');
+}
+
 /** The first fault as one line: where, what was wrong, what was given. Values of secrets are never shown. */
 function describeIssue(error: z.ZodError, input: unknown): string {
   const issue = error.issues[0]!;
@@ -150,6 +155,7 @@ function describeIssue(error: z.ZodError, input: unknown): string {
     (value, member) => (typeof value === 'object' ? (value as Record<PropertyKey, unknown> | null)?.[member] : value),
     input,
   );
-  const shown = given === undefined || /PASSWORD|SECRET|TOKEN|KEY/.test(where) ? '' : `, not ${JSON.stringify(given)}`;
+  const shown =
+    given === undefined || /PASSWORD|SECRET|TOKEN|KEY/.test(where) ? '' : `, not ${shownUrl(JSON.stringify(given))}`;
   return `${where}: ${issue.message}${shown}`;
 }

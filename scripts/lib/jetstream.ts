@@ -16,6 +16,7 @@ import {
   StorageType,
   type StreamInfo,
 } from 'nats';
+import { shownUrl } from './config.ts';
 import type { Logger } from './log.ts';
 import type { DataType } from './rows.ts';
 import { durableName, type StreamDefinition, streamDefinitions } from './streams.ts';
@@ -32,7 +33,10 @@ const SAFE_VERSION = [2, 10, 23] as const;
 
 /** Connects, waiting as long as it takes (a service outlives its broker); says so while it waits. */
 export async function connectNats(url: string, name: string, log: Logger): Promise<NatsConnection> {
-  const timer = setInterval(() => log.warn({ event: 'broker_away', url }, 'waiting for the broker'), WAITING_LOG_MS);
+  const timer = setInterval(
+    () => log.warn({ event: 'broker_away', url: shownUrl(url) }, 'waiting for the broker'),
+    WAITING_LOG_MS,
+  );
   try {
     const connection = await connect({
       servers: url.split(','),
@@ -49,6 +53,22 @@ export async function connectNats(url: string, name: string, log: Logger): Promi
     return connection;
   } finally {
     clearInterval(timer);
+  }
+}
+
+/** Whether a connection stands at present, kept up to date from its own events. */
+export class ConnectionWatch {
+  connected = true;
+
+  constructor(connection: NatsConnection) {
+    void this.follow(connection);
+  }
+
+  private async follow(connection: NatsConnection): Promise<void> {
+    for await (const status of connection.status()) {
+      if (status.type === Events.Disconnect) this.connected = false;
+      if (status.type === Events.Reconnect) this.connected = true;
+    }
   }
 }
 
@@ -230,6 +250,11 @@ export class Publisher {
     void this.followConnection();
   }
 
+  /** False while the broker is away: what is pushed then waits. */
+  get isConnected(): boolean {
+    return this.connected;
+  }
+
   /** Bytes that are not yet acknowledged, sent or not. */
   get waitingBytes(): number {
     return this.queuedBytes + this.inFlightBytes;
@@ -378,6 +403,8 @@ export interface Delivery {
 const PULL_EXPIRES_MS = 10_000;
 /** Without the broker's closing word this long after that, the request counts as lost. */
 const PULL_GRACE_MS = 3000;
+/** Where there is no such durable (yet), it is asked for again after this time. */
+const NO_DURABLE_WAIT_MS = 1000;
 /** Largest share of the buffer that one request may bring. */
 const PULL_MESSAGES = 1000;
 
@@ -482,9 +509,11 @@ export class PullConsumer {
     if (!message.reply || message.headers?.code) {
       // 404 none, 408 expired, 409 over the byte limit, 503 no such durable (yet): the request is over.
       if (!message.subject.endsWith(`.${this.serial}`) || message.headers?.code === 100) return;
-      this.requested = 0;
-      if (message.headers?.code === 503) this.deadline = Date.now() + 1000;
-      else this.pull(Date.now());
+      if (message.headers?.code === 503) this.deadline = Date.now() + NO_DURABLE_WAIT_MS;
+      else {
+        this.requested = 0;
+        this.pull(Date.now());
+      }
       return;
     }
     // From the broker before: it comes again, once its numbering is known.

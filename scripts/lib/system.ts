@@ -7,7 +7,7 @@ import { request } from 'undici';
 import { brokerPlan, findNatsServer, natsAnswers } from './broker.ts';
 import { OperatorError } from './cli.ts';
 import { createClickHouse } from './clickhouse.ts';
-import type { Config, Mode } from './config.ts';
+import { type Config, type Mode, shownUrl } from './config.ts';
 import { DEFAULT_SESSIONS, engineEnvironment } from './embedded/environment.ts';
 import { readJson } from './files.ts';
 import { ensureStreams, unacknowledged } from './jetstream.ts';
@@ -92,7 +92,7 @@ export class System {
     if (plan.mode === 'demo') this.launch(scriptPlan('exchange_sim', this.simulatorArgs(), env, logDir));
     if (plan.natsPort !== null) await this.ready('nats-server', () => natsAnswers(plan.natsPort!));
     await this.ready(
-      `the database at ${config.clickhouseUrl}`,
+      `the database at ${shownUrl(config.clickhouseUrl)}`,
       () => this.databaseAnswers(),
       plan.clickhousePort === null,
     );
@@ -228,7 +228,7 @@ export class System {
   private async withNats<T>(work: (nats: NatsConnection) => Promise<T>): Promise<T> {
     const { natsUrl } = this.plan.config;
     const nats = await connect({ servers: natsUrl.split(','), name: 'up' }).catch((error: Error) => {
-      throw new OperatorError(`the broker at ${natsUrl} cannot be reached: ${error.message}`);
+      throw new OperatorError(`the broker at ${shownUrl(natsUrl)} cannot be reached: ${error.message}`);
     });
     try {
       return await work(nats);
