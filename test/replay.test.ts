@@ -1,5 +1,9 @@
 import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { gunzipSync, gzipSync } from 'node:zlib';
 import { OrderBook } from '../scripts/lib/book.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
 import type { Level } from '../scripts/lib/rows.ts';
@@ -140,41 +144,54 @@ for (const session of SESSIONS) {
   });
 }
 
-describe('a diff lost on the wire', { skip: missing(RECORDED.usdm) }, () => {
-  const usdm = SESSIONS[1]!;
-  const pipeline = new Pipeline({ MARKETPRISM_EXCHANGES: usdm.exchange, MARKETPRISM_SYMBOLS: 'ETH-USDT' });
-  before(async () => {
-    await pipeline.choosePorts();
-    await pipeline.startBroker();
-    await pipeline.startDatabase();
-    await pipeline.startStore();
-  });
-  after(() => pipeline.close());
+describe('a missing diff', { skip: missing(RECORDED.usdm) || missing(RECORDED.spot) }, () => {
+  const scratch = mkdtempSync(join(tmpdir(), 'marketprism-session-'));
+  after(() => rmSync(scratch, { recursive: true, force: true }));
 
-  test('makes one resync of that symbol, and the book is right again afterwards', async () => {
-    // Twenty times as fast as recorded, so that the session goes on while the new snapshot is fetched.
-    const replayed = ['--replay', usdm.path, '--exchange', usdm.exchange, '--speed', '20', '--drop-diff', '3000'];
-    await pipeline.startSimulator(['--exchanges', usdm.exchange, ...replayed]);
-    await pipeline.startCollector();
-    await waitFor('the end of the session', READY_MS, async () => (await pipeline.ledger()).replay_done === true);
-    await pipeline.settled();
-    const snapshots = 'SELECT count() FROM marketprism_hot.orderbook_updates WHERE is_snapshot';
-    await waitFor('the second snapshot', READY_MS, async () => (await pipeline.query(snapshots))[0]![0] === '2');
-    const resyncs = pipeline.events('collector', 'resync');
-    assert.deepEqual(
-      resyncs.map(({ symbol, cause }) => [symbol, cause]),
-      [['ETH-USDT', 'gap']],
-    );
-    const diffs = await storedDiffs(pipeline, usdm.exchange);
-    assert.equal(diffs.filter((each) => !each.snapshot).length, usdm.diffs - 1);
-    assert.equal(diffs.filter((each) => each.snapshot).length, 2);
-    const [equal, different] = rebuild(fromSecondSnapshot(diffs), bookTickers(readSession(usdm.path)));
-    assert.ok(equal > 100, `${equal} compared`);
-    assert.equal(different, 0);
-  });
+  /** The session without its Nth diff line. */
+  function withoutDiff(path: string, nth: number): string {
+    let count = 0;
+    const lines = gunzipSync(readFileSync(path)).toString().trimEnd().split('\n');
+    const file = join(scratch, `without-${nth}.gz`);
+    writeFileSync(file, gzipSync(lines.filter((line) => !line.includes('@depth') || ++count !== nth).join('\n')));
+    return file;
+  }
+
+  const cases = [
+    { what: 'withheld from the wire', ...SESSIONS[1]!, args: ['--replay', RECORDED.usdm, '--drop-diff', '3000'] },
+    { what: 'deleted from the file', ...SESSIONS[0]!, args: () => ['--replay', withoutDiff(RECORDED.spot, 1500)] },
+  ];
+  for (const { what, exchange, pair, path, diffs: all, trades, args } of cases) {
+    test(`${what} makes one resync of that symbol, and the book is right again afterwards`, async () => {
+      const pipeline = new Pipeline({ MARKETPRISM_EXCHANGES: exchange, MARKETPRISM_SYMBOLS: pair });
+      try {
+        await pipeline.choosePorts();
+        await pipeline.startBroker();
+        await pipeline.startDatabase();
+        await pipeline.startStore();
+        // Twenty times as fast as recorded, so that the session goes on while the new snapshot is fetched.
+        const replayed = [...(typeof args === 'function' ? args() : args), '--exchange', exchange, '--speed', '20'];
+        await pipeline.startSimulator(['--exchanges', exchange, ...replayed]);
+        await pipeline.startCollector();
+        await waitFor('the end of the session', READY_MS, async () => (await pipeline.ledger()).replay_done === true);
+        await pipeline.settled();
+        const resyncs = pipeline.events('collector', 'resync');
+        assert.deepEqual(
+          resyncs.map(({ symbol, cause }) => [symbol, cause]),
+          [[pair, 'gap']],
+        );
+        const diffs = await storedDiffs(pipeline, exchange);
+        assert.equal(diffs.filter((each) => !each.snapshot).length, all - 1);
+        const rebased = diffs.findIndex((each) => each.snapshot && each.id >= (resyncs[0]!.next as number));
+        assert.ok(rebased > 0, 'there is a snapshot after the gap');
+        const [equal, different] = rebuild(diffs.slice(rebased), bookTickers(readSession(path)));
+        assert.ok(equal > 100, `${equal} compared`);
+        assert.equal(different, 0);
+        const [[stored] = []] = await pipeline.query('SELECT count() FROM marketprism_hot.trades');
+        assert.equal(stored, String(trades), 'trades are none the worse');
+      } finally {
+        await pipeline.close();
+      }
+    });
+  }
 });
-
-function fromSecondSnapshot(diffs: StoredDiff[]): StoredDiff[] {
-  const last = diffs.findLastIndex((each) => each.snapshot);
-  return diffs.slice(last);
-}

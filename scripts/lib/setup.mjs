@@ -29,13 +29,15 @@ function installPackages() {
     .update(readFileSync(join(root, 'package-lock.json')))
     .digest('hex');
   const done = existsSync(stamp) ? readFileSync(stamp, 'utf8') : '';
-  if (done === `${lock} dev` || (!dev && done === `${lock} run`)) return;
-  say(`installing packages${dev ? ' with the development ones' : ''} (once; the database engine is 540 MB) …`);
+  // A checkout that has the development packages keeps them, whichever command comes next.
+  const all = dev || done.endsWith(' dev');
+  if (done === `${lock} dev` || (!all && done === `${lock} run`)) return;
+  say(`installing packages${all ? ' with the development ones' : ''} (once; the database engine is 540 MB) …`);
   // Not `npm ci`: it refuses a lock file that lacks optional packages of other platforms, which some registries do not carry.
   // The versions are the lock file's all the same, and it is not rewritten. No package needs its install script.
   const flags = ['--no-save', '--no-audit', '--no-fund', '--ignore-scripts', '--loglevel=error'];
-  run('npm', ['install', ...flags, ...(dev ? [] : ['--omit=dev'])]);
-  writeFileSync(stamp, `${lock} ${dev ? 'dev' : 'run'}`);
+  run('npm', ['install', ...flags, ...(all ? [] : ['--omit=dev'])]);
+  writeFileSync(stamp, `${lock} ${all ? 'dev' : 'run'}`);
 }
 
 function installBroker() {

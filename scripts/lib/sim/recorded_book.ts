@@ -44,7 +44,8 @@ export class RecordedBook {
 
   /**
    * The book after every change before `place`; null while that is still the recorded snapshot itself.
-   * Where the recording misses a change, the venue's own best levels put the top right again.
+   * Where the recording misses a change, the venue's own best levels put the top right again, and what the rest of the session
+   * contradicts is left out.
    */
   at(place: number, limit: number): BookState | null {
     if (this.next > 0 && (this.changes[this.next - 1] as Change).place >= place) this.reset();
@@ -52,6 +53,7 @@ export class RecordedBook {
       if (change.last > this.lastUpdateId) this.apply(change);
     }
     if (this.lastUpdateId === this.snapshot.lastUpdateId) return null;
+    if (this.isBroken) this.prune();
     return {
       lastUpdateId: this.lastUpdateId,
       time: this.time,
@@ -83,6 +85,40 @@ export class RecordedBook {
   private follows(change: Change): boolean {
     if (this.lastUpdateId === this.snapshot.lastUpdateId) return change.first <= this.lastUpdateId + 1;
     return change.previous === null ? change.first === this.lastUpdateId + 1 : change.previous === this.lastUpdateId;
+  }
+
+  /**
+   * Removes levels that the missing change must have removed: a later best price is worse than they are, although no later
+   * change touched them.
+   */
+  private prune(): void {
+    const settledBids = new Set<string>();
+    const settledAsks = new Set<string>();
+    const bids = sorted(this.bids, -1);
+    const asks = sorted(this.asks, 1);
+    let bid = 0;
+    let ask = 0;
+    let change = this.next;
+    for (const top of this.tops) {
+      if (top.updateId <= this.lastUpdateId) continue;
+      // The change that covers this id may be what removed a level, so it speaks first.
+      for (let each = this.changes[change]; each && each.first <= top.updateId; each = this.changes[++change]) {
+        for (const [price] of each.bids) settledBids.add(price);
+        for (const [price] of each.asks) settledAsks.add(price);
+      }
+      for (; bid < bids.length; bid++) {
+        const [price] = bids[bid] as Level;
+        if (settledBids.has(price)) continue;
+        if (Number(price) <= Number(top.bid[0])) break;
+        this.bids.delete(price);
+      }
+      for (; ask < asks.length; ask++) {
+        const [price] = asks[ask] as Level;
+        if (settledAsks.has(price)) continue;
+        if (Number(price) >= Number(top.ask[0])) break;
+        this.asks.delete(price);
+      }
+    }
   }
 
   /** The newest top that is not newer than the book is the truth about its best levels. */
