@@ -17,26 +17,27 @@ import { parseSubject, streamDefinitions } from '../scripts/lib/streams.ts';
 /** Generous: several tests share two cores, and a first start reads the engine from a cold disk. */
 export const READY_MS = 60_000;
 
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
-  const { port } = server.address() as { port: number };
-  await new Promise((done) => server.close(done));
-  return port;
+/**
+ * Below the range from which the kernel gives ports to outgoing connections and to `listen(0)`: a port of that range may be taken
+ * by anybody between its choice and its use.
+ */
+const FIRST_PORT = 10_000;
+const LAST_PORT = 31_999;
+
+/** A port on which nothing listens, and nothing `offset` above it. */
+export async function freePort(offset = 0): Promise<number> {
+  for (;;) {
+    const port = FIRST_PORT + Math.floor(Math.random() * (LAST_PORT - offset - FIRST_PORT));
+    if ((await listens(port)) && (offset === 0 || (await listens(port + offset)))) return port;
+  }
 }
 
-/** A port whose neighbour `offset` above is free too. */
-async function freePair(offset: number): Promise<number> {
-  for (;;) {
-    const port = await freePort();
-    if (port + offset > 65_535) continue;
+function listens(port: number): Promise<boolean> {
+  return new Promise((done) => {
     const server = createServer();
-    const free = await new Promise<boolean>((done) => {
-      server.once('error', () => done(false));
-      server.listen(port + offset, '127.0.0.1', () => server.close(() => done(true)));
-    });
-    if (free) return port;
-  }
+    server.once('error', () => done(false));
+    server.listen(port, '127.0.0.1', () => server.close(() => done(true)));
+  });
 }
 
 export interface HealthDocument {
@@ -78,7 +79,7 @@ export class Pipeline {
 
   async choosePorts(): Promise<void> {
     this.ports = {
-      nats: await freePair(4000),
+      nats: await freePort(4000),
       clickhouse: await freePort(),
       health: await freePort(),
       metrics: await freePort(),

@@ -81,7 +81,16 @@ class Up {
   }
 
   async running(): Promise<void> {
-    await waitFor('the status line', READY_MS, async () => /received [1-9]/.test(this.output));
+    const gone = () => {
+      const { exitCode, signalCode } = this.process!;
+      if (exitCode === null && signalCode === null) return null;
+      return new Error(`npm start ended (${exitCode ?? signalCode}): ${this.output}${this.errors}`);
+    };
+    try {
+      await waitFor('the status line', READY_MS, async () => /received [1-9]/.test(this.output), gone);
+    } catch (error) {
+      throw new Error(`${(error as Error).message}; it said: ${this.output}${this.errors}`);
+    }
   }
 
   close(): void {
