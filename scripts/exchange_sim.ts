@@ -9,24 +9,11 @@ import { performance } from 'node:perf_hooks';
 import { z } from 'zod';
 import { flags, OperatorError, runAsScript, UsageError, wholeNumber } from './lib/cli.ts';
 import { createLogger, type Logger } from './lib/log.ts';
-import { Binance, BinanceStreams, gridOf, listed, type Product, RULES } from './lib/sim/binance.ts';
-import { fundingHoursOf, PerpetualDesk, type PerpetualPair } from './lib/sim/binance_perpetual.ts';
+import { DATA_KINDS } from './lib/sim/faults.ts';
 import { Ledger, type LedgerReport } from './lib/sim/ledger.ts';
-import { fairPrice, Market, seededRandom, seedFor } from './lib/sim/market.ts';
-import { Perpetual } from './lib/sim/perpetual.ts';
-import { Replay } from './lib/sim/replay.ts';
-import { SeededSource } from './lib/sim/seeded.ts';
-import {
-  closeServer,
-  encodeFrame,
-  listen,
-  type Served,
-  type Source,
-  serve,
-  urlOf,
-  type Venue,
-  Wire,
-} from './lib/sim/venue.ts';
+import type { ReplayOptions, SimulatorOptions } from './lib/sim/options.ts';
+import { closeServer, encodeFrame, listen, type Served, serve, urlOf, type Venue, Wire } from './lib/sim/venue.ts';
+import { VENUES } from './lib/sim/venues.ts';
 
 const USAGE = `
 exchange_sim.ts: simulated exchanges on 127.0.0.1, each with its venue's own protocol, for demos and tests.
@@ -59,18 +46,14 @@ Example: npx tsx scripts/exchange_sim.ts --port 0 --seed 7 --endpoints /tmp/endp
 
 /** The markets run in steps of this length: short against a depth update, long against the cost of a timer. */
 const TICK_MS = 10;
-/** Trades kept per pair for the REST answers. */
-const TRADE_HISTORY = 50_000;
 /** A control request is a few fields. */
 const MAX_CONTROL_BYTES = 16 * 1024;
-
-const PRODUCTS: Record<string, Product> = { binance_spot: 'spot', binance_derivatives: 'usdm' };
 
 const exchange = z.string();
 const target = {
   exchange,
   symbol: z.string().optional(),
-  data_type: z.enum(['trade', 'orderbook_update', 'book_ticker', 'funding_rate', 'liquidation']).optional(),
+  data_type: z.enum(DATA_KINDS).optional(),
 };
 const count = z.number().int().min(1).max(1_000_000).default(1);
 const ACTION = z.discriminatedUnion('action', [
@@ -95,29 +78,6 @@ const ACTION = z.discriminatedUnion('action', [
 
 /** What `POST /control` takes. */
 export type ControlAction = z.input<typeof ACTION>;
-
-export interface ReplayOptions {
-  readonly exchange: string;
-  readonly file: string;
-  /** `max`: each connection at its own pace from the beginning; N: one clock at N times the recorded pace. */
-  readonly speed?: number | 'max';
-  readonly dropDiff?: number;
-}
-
-export interface SimulatorOptions {
-  readonly port?: number;
-  readonly seed?: number;
-  readonly exchanges?: readonly string[];
-  readonly symbols?: readonly string[];
-  readonly tradesPerSecond?: number;
-  readonly diffsPerSecond?: number;
-  readonly liquidationsPerMinute?: number;
-  readonly replays?: readonly ReplayOptions[];
-  /** Instead of the venues' own heartbeat, for tests that cannot wait minutes. */
-  readonly heartbeat?: { readonly pingEveryMs: number; readonly pongWithinMs: number };
-  readonly tradeHistory?: number;
-  readonly log?: Logger;
-}
 
 export type Endpoints = Record<string, { ws: string; rest: string }>;
 
@@ -179,61 +139,17 @@ export function parseAction(request: unknown, exchanges: readonly string[]): z.o
   return parsed.data;
 }
 
-/** Builds one Binance product over seeded markets or a recorded session. */
-function buildVenue(name: string, wire: Wire, options: SimulatorOptions): Venue {
-  const product = PRODUCTS[name];
-  if (!product) throw new UsageError(`--exchanges: "${name}" is none of ${Object.keys(PRODUCTS).join(', ')}`);
-  const replay = options.replays?.find((each) => each.exchange === name);
-  const source: Source = replay
-    ? Replay.open(product, name, replay.file, wire, { speed: replay.speed ?? 'max', dropDiff: replay.dropDiff ?? 0 })
-    : seededSource(product, name, wire, options);
-  return new Binance({ product, exchange: name, source, wire, rules: { ...RULES[product], ...options.heartbeat } });
-}
-
-function seededSource(product: Product, name: string, wire: Wire, options: SimulatorOptions): Source {
-  const { seed = 1, symbols = ['BTC-USDT', 'ETH-USDT'], tradesPerSecond = 20, diffsPerSecond = 10 } = options;
-  const { liquidationsPerMinute = 6 } = options;
-  const perpetuals: PerpetualPair[] = [];
-  const pairs = symbols.map((symbol) => {
-    if (!/^[A-Z0-9]+-[A-Z0-9]+$/.test(symbol))
-      throw new UsageError(`--symbols: "${symbol}" is no pair such as BTC-USDT`);
-    const { grid, startPrice } = gridOf(product, symbol, seed);
-    const pair = listed(symbol, grid);
-    const [start, fair] = [wire.clock(), fairPrice(seededRandom(seedFor(seed, `fair ${symbol}`)))];
-    const market = new Market({
-      grid,
-      startPrice,
-      random: seededRandom(seedFor(seed, `${name} ${symbol}`)),
-      // One fair price per pair on all exchanges, so that spot and perpetual stay near each other.
-      fair,
-      start,
-      tradesPerSecond,
-      tradeGrain: product === 'spot' ? 'trade' : 'aggregate',
-      diffsPerSecond,
-      idsHaveHoles: product === 'usdm',
-      history: options.tradeHistory ?? TRADE_HISTORY,
-    });
-    if (product === 'usdm') {
-      const fundingHours = fundingHoursOf(pair.base);
-      perpetuals.push({
-        listed: pair,
-        perpetual: new Perpetual({ symbol, seed, grid, startPrice, fair, start, fundingHours, liquidationsPerMinute }),
-      });
-    }
-    const streams = new BinanceStreams(product, name, pair, market, wire, diffsPerSecond);
-    return { listed: pair, market, topics: streams.topics };
-  });
-  const desk = product === 'usdm' ? new PerpetualDesk(name, perpetuals, wire) : undefined;
-  return new SeededSource(pairs, wire, desk);
-}
-
 /** Starts the exchanges and their control port. @throws OperatorError when the control port is taken. */
 export async function startSimulator(options: SimulatorOptions = {}): Promise<Simulator> {
+  const wrong = options.symbols?.find((symbol) => !/^[A-Z0-9]+-[A-Z0-9]+$/.test(symbol));
+  if (wrong !== undefined) throw new UsageError(`--symbols: "${wrong}" is no pair such as BTC-USDT`);
   const ledger = new Ledger(Math.floor(steadyClock()));
   const running = new Map<string, Running>();
-  for (const name of options.exchanges ?? Object.keys(PRODUCTS)) {
+  for (const name of options.exchanges ?? Object.keys(VENUES)) {
     const wire = new Wire(ledger, steadyClock);
-    const venue = buildVenue(name, wire, options);
+    const make = VENUES[name];
+    if (!make) throw new UsageError(`--exchanges: "${name}" is none of ${Object.keys(VENUES).join(', ')}`);
+    const venue = make(name, wire, options);
     running.set(name, { venue, wire, served: await serve(venue, wire) });
   }
   for (const { exchange: name } of options.replays ?? []) {
@@ -414,7 +330,7 @@ function optionsFromFlags(): { options: SimulatorOptions; endpointsFile: string 
   const given = flags(USAGE, {
     port: { type: 'string', default: '9600' },
     seed: { type: 'string', default: '1' },
-    exchanges: { type: 'string', default: Object.keys(PRODUCTS).join(',') },
+    exchanges: { type: 'string', default: Object.keys(VENUES).join(',') },
     symbols: { type: 'string', default: 'BTC-USDT,ETH-USDT' },
     'trades-per-second': { type: 'string', default: '20' },
     'diffs-per-second': { type: 'string', default: '10' },

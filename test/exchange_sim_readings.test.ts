@@ -316,7 +316,9 @@ describe('readings over REST', () => {
     const desk = deskAt(() => now);
     const newest = (): number => {
       const query = new URLSearchParams('symbol=BTCUSDT&period=5m&limit=1');
-      const answer = desk.rest({ path: '/futures/data/topLongShortAccountRatio', query })?.answer();
+      const answer = desk
+        .rest({ method: 'GET', path: '/futures/data/topLongShortAccountRatio', query, body: '' })
+        ?.answer();
       return Number((JSON.parse(answer?.body ?? '') as Row[])[0]?.timestamp);
     };
     assert.equal(newest(), SETTLEMENT - PERIOD_MS);
@@ -329,7 +331,7 @@ describe('readings over REST', () => {
     const desk = deskAt(() => SETTLEMENT);
     const request = (url: string) => {
       const [path = '', query] = url.split('?');
-      return desk.rest({ path, query: new URLSearchParams(query) });
+      return desk.rest({ method: 'GET', path, query: new URLSearchParams(query), body: '' });
     };
     const ratio = '/futures/data/topLongShortAccountRatio?symbol=BTCUSDT&period=5m';
     for (const [url, weight, ownLimit] of [

@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { afterEach } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { WebSocket } from 'ws';
-import { type Simulator, type SimulatorOptions, startSimulator } from '../scripts/exchange_sim.ts';
+import { type Simulator, startSimulator } from '../scripts/exchange_sim.ts';
+import type { SimulatorOptions } from '../scripts/lib/sim/options.ts';
 
 /** Long enough for a loaded machine; nothing waits for its end when all is well. */
 const PATIENCE_MS = 15_000;

@@ -13,10 +13,9 @@ import {
   type Grid,
   type Market,
   type MarketSink,
-  seededRandom,
-  seedFor,
   type Trade,
 } from './market.ts';
+import { startPriceOf } from './pairs.ts';
 import type {
   ConnectionRules,
   Listed,
@@ -60,14 +59,14 @@ const USDM_DEPTH_WEIGHT = new Map([
   [1000, 20],
 ]);
 
-/** Price, price decimals, tick in price units and quantity decimals of well-known pairs: spot, then USDⓈ-M. */
-const KNOWN: Record<string, { price: number; spot: [number, number, number]; usdm: [number, number, number] }> = {
-  BTC: { price: 61_837.63, spot: [2, 1, 5], usdm: [2, 10, 3] },
-  ETH: { price: 2681.62, spot: [2, 1, 4], usdm: [2, 1, 3] },
-  SOL: { price: 153.27, spot: [3, 1, 3], usdm: [4, 10, 2] },
-  BNB: { price: 512.4, spot: [2, 1, 3], usdm: [3, 10, 2] },
-  XRP: { price: 0.6137, spot: [5, 1, 1], usdm: [5, 1, 1] },
-  DOGE: { price: 0.10241, spot: [5, 1, 0], usdm: [6, 10, 0] },
+/** Price decimals, tick in price units and quantity decimals of well-known pairs: spot, then USDⓈ-M. */
+const KNOWN: Record<string, Record<Product, readonly [number, number, number]>> = {
+  BTC: { spot: [2, 1, 5], usdm: [2, 10, 3] },
+  ETH: { spot: [2, 1, 4], usdm: [2, 1, 3] },
+  SOL: { spot: [3, 1, 3], usdm: [4, 10, 2] },
+  BNB: { spot: [2, 1, 3], usdm: [3, 10, 2] },
+  XRP: { spot: [5, 1, 1], usdm: [5, 1, 1] },
+  DOGE: { spot: [5, 1, 0], usdm: [6, 10, 0] },
 };
 
 const QUOTES = ['USDT', 'USDC', 'FDUSD', 'BUSD', 'TUSD', 'USD', 'EUR', 'BTC', 'ETH', 'BNB'];
@@ -75,7 +74,7 @@ const QUOTES = ['USDT', 'USDC', 'FDUSD', 'BUSD', 'TUSD', 'USD', 'EUR', 'BTC', 'E
 /** The venue's numbers of a pair such as `BTC-USDT`. Pairs that are not known get a price of their own from the seed. */
 export function gridOf(product: Product, symbol: string, seed: number): { grid: Grid; startPrice: number } {
   const known = KNOWN[symbol.split('-')[0] ?? ''];
-  const startPrice = known?.price ?? 10 ** (seededRandom(seedFor(seed, symbol))() * 3);
+  const startPrice = startPriceOf(symbol, seed);
   // Five digits after the leading one are enough for a fine grid at any price.
   const [priceDecimals, tickUnits, quantityDecimals] = known?.[product] ?? [
     5 - Math.floor(Math.log10(startPrice)),

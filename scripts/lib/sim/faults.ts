@@ -1,6 +1,17 @@
 /** Faults on demand: which frames of an exchange are withheld, doubled or swapped, and which requests are refused. */
 
-export type DataKind = 'trade' | 'orderbook_update' | 'book_ticker' | 'funding_rate' | 'liquidation';
+/** What a frame may be, by what becomes of it; a ticker has several readings at once. */
+export const DATA_KINDS = [
+  'trade',
+  'orderbook_update',
+  'book_ticker',
+  'ticker',
+  'funding_rate',
+  'open_interest',
+  'liquidation',
+  'volatility_index',
+] as const;
+export type DataKind = (typeof DATA_KINDS)[number];
 
 /** Which frames a fault means; what is absent means all. */
 export interface Target {

@@ -29,6 +29,8 @@ export interface Counters {
   bytes: number;
   book_tickers: number;
   mark_prices: number;
+  /** Tickers, contexts, funding, open interest and volatility on a socket: many of them, of which a client keeps one a minute. */
+  reading_frames: number;
   /** Liquidations that a client of USDⓈ-M must not take. */
   coin_m_liquidations: number;
   /** Answers over REST. */
@@ -36,6 +38,8 @@ export interface Counters {
   open_interests: number;
   premium_indices: number;
   long_short_ratios: number;
+  /** Readings over REST of the venues other than Binance. */
+  reading_answers: number;
   repeated: number;
   reordered: number;
   garbage: number;
@@ -62,7 +66,7 @@ export interface LedgerReport extends Counters {
 }
 
 /** Frames without a key to account for. */
-export type SampleCounter = 'book_tickers' | 'mark_prices' | 'coin_m_liquidations';
+export type SampleCounter = 'book_tickers' | 'mark_prices' | 'reading_frames' | 'coin_m_liquidations';
 
 /** What happens to the keys of a stream. */
 export interface KeyLedger {
@@ -188,11 +192,13 @@ export class Ledger {
     bytes: 0,
     book_tickers: 0,
     mark_prices: 0,
+    reading_frames: 0,
     coin_m_liquidations: 0,
     snapshots: 0,
     open_interests: 0,
     premium_indices: 0,
     long_short_ratios: 0,
+    reading_answers: 0,
     repeated: 0,
     reordered: 0,
     garbage: 0,

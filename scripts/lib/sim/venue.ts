@@ -30,8 +30,11 @@ export interface ConnectionRules {
 }
 
 export interface RestRequest {
+  readonly method: string;
   readonly path: string;
   readonly query: URLSearchParams;
+  /** As sent; empty without one. */
+  readonly body: string;
 }
 
 export interface RestAnswer {
@@ -52,6 +55,8 @@ export interface Weighed {
 export interface Session {
   message(text: string): void;
   closed(): void;
+  /** Looked at each second: the venue's heartbeat above the one of WebSocket. False: the client is given up. */
+  alive?(now: number): boolean;
 }
 
 export interface Venue {
@@ -93,6 +98,7 @@ export class Peer {
   /** True when data comes as `{"stream":…,"data":…}`. */
   combined = false;
   readonly openedAt: number;
+  session: Session | null = null;
   private batch = '';
   private arrivals: number[] = [];
   private pingedAt: number;
@@ -383,20 +389,35 @@ export function urlOf(request: IncomingMessage): URL | undefined {
 
 function answerRest(venue: Venue, wire: Wire, request: IncomingMessage, response: ServerResponse): void {
   const url = urlOf(request);
-  wire.ledger.counters.rest_requests++;
-  const fault = wire.faults.refusal();
-  const answer = fault
-    ? venue.refusal(fault.status, fault.retryAfter)
-    : venue.rest({ path: url?.pathname ?? '', query: url?.searchParams ?? new URLSearchParams() });
-  if (answer.status === 429 || answer.status === 418 || answer.status === 403) wire.ledger.counters.rest_refused++;
-  response.writeHead(answer.status, { 'content-type': 'application/json;charset=UTF-8', ...answer.headers });
-  response.end(Buffer.from(answer.body, 'latin1'));
+  const pieces: Buffer[] = [];
+  let size = 0;
+  request.on('data', (piece: Buffer) => {
+    pieces.push(piece);
+    size += piece.length;
+    if (size > MAX_MESSAGE_BYTES) request.destroy();
+  });
+  request.on('end', () => {
+    wire.ledger.counters.rest_requests++;
+    const fault = wire.faults.refusal();
+    const answer = fault
+      ? venue.refusal(fault.status, fault.retryAfter)
+      : venue.rest({
+          method: request.method ?? 'GET',
+          path: url?.pathname ?? '',
+          query: url?.searchParams ?? new URLSearchParams(),
+          body: Buffer.concat(pieces).toString(),
+        });
+    if (answer.status === 429 || answer.status === 418 || answer.status === 403) wire.ledger.counters.rest_refused++;
+    response.writeHead(answer.status, { 'content-type': 'application/json;charset=UTF-8', ...answer.headers });
+    response.end(Buffer.from(answer.body, 'latin1'));
+  });
 }
 
 function converse(venue: Venue, wire: Wire, socket: WebSocket, transport: Duplex, url: URL): void {
   const { counters } = wire.ledger;
   const peer = new Peer(socket, transport, wire.ledger, wire.clock());
   const session = venue.open(peer, url);
+  peer.session = session;
   wire.peers.add(peer);
   const talk = (handle: () => void): void => {
     if (peer.mayTalk(wire.clock(), venue.rules.incomingPerSecond)) {
@@ -426,7 +447,7 @@ function checkPeers(venue: Venue, wire: Wire): void {
   const now = wire.clock();
   const { counters } = wire.ledger;
   for (const peer of wire.peers) {
-    if (!peer.heartbeat(now, venue.rules)) {
+    if (!peer.heartbeat(now, venue.rules) || peer.session?.alive?.(now) === false) {
       counters.closed_pong++;
       peer.close();
     } else if (now - peer.openedAt >= SOCKET_LIFE_MS) {
