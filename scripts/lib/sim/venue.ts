@@ -186,6 +186,9 @@ export class Peer {
   }
 }
 
+/** What a frame is accounted for by: one key, or one of each row that a venue packs into it. */
+export type FrameKey = number | readonly number[];
+
 /** One stream of a venue: its name on the wire, what its frames are, and who reads it. */
 export interface Topic {
   readonly name: string;
@@ -195,7 +198,7 @@ export interface Topic {
   readonly ledger: KeyLedger | null;
   readonly counter: SampleCounter;
   readonly subscribers: Set<Peer>;
-  held: { key: number; text: string } | null;
+  held: { key: FrameKey; text: string } | null;
 }
 
 /** The way of the frames of one exchange to its subscribers, faults included. */
@@ -222,12 +225,12 @@ export class Wire {
   }
 
   /** Sends one frame's payload to the topic's subscribers. Callers skip making the text when there are none. */
-  publish(topic: Topic, key: number, text: string): void {
+  publish(topic: Topic, key: FrameKey, text: string): void {
     // The frame after a held one is its partner, and no business of another fault.
     const mayFail = !this.faults.idle && topic.held === null;
     const verdict = mayFail ? this.faults.verdict(topic.symbol, topic.kind) : 'send';
     if (verdict === 'withhold') {
-      topic.ledger?.withhold(key);
+      for (const each of keysOf(key)) topic.ledger?.withhold(each);
       return;
     }
     if (verdict === 'hold') {
@@ -257,7 +260,7 @@ export class Wire {
     for (const peer of this.peers) peer.flush();
   }
 
-  private deliver(topic: Topic, key: number | null, text: string): void {
+  private deliver(topic: Topic, key: FrameKey | null, text: string): void {
     let raw: string | undefined;
     let combined: string | undefined;
     let isWritten = false;
@@ -268,9 +271,14 @@ export class Wire {
       isWritten = true;
     }
     if (!isWritten || key === null) return;
-    if (topic.ledger) topic.ledger.record(key);
-    else this.ledger.counters[topic.counter]++;
+    if (!topic.ledger) this.ledger.counters[topic.counter]++;
+    else if (typeof key === 'number') topic.ledger.record(key);
+    else for (const each of key) topic.ledger.record(each);
   }
+}
+
+function keysOf(key: FrameKey): readonly number[] {
+  return typeof key === 'number' ? [key] : key;
 }
 
 /** An instrument as a venue lists it. */
