@@ -1,8 +1,10 @@
 /** The exchanges that can be simulated, by the names that the rest of the project gives them. */
 import { binanceVenue } from './binance_venue.ts';
+import { hyperliquidVenue } from './hyperliquid.ts';
 import type { VenueMaker } from './options.ts';
 
 export const VENUES: Readonly<Record<string, VenueMaker>> = {
   binance_spot: binanceVenue('spot'),
   binance_derivatives: binanceVenue('usdm'),
+  hyperliquid: hyperliquidVenue,
 };
