@@ -33,6 +33,8 @@ export interface Counters {
   reading_frames: number;
   /** Liquidations that a client of USDⓈ-M must not take. */
   coin_m_liquidations: number;
+  /** Snapshots of books on a socket: rows of their own, which the balance of a run leaves out as it does those over REST. */
+  book_snapshots: number;
   /** Answers over REST. */
   snapshots: number;
   open_interests: number;
@@ -194,6 +196,7 @@ export class Ledger {
     mark_prices: 0,
     reading_frames: 0,
     coin_m_liquidations: 0,
+    book_snapshots: 0,
     snapshots: 0,
     open_interests: 0,
     premium_indices: 0,
