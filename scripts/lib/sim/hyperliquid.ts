@@ -174,7 +174,8 @@ class HyperliquidSession implements Session {
     const { venue, peer } = this;
     this.heardAt = venue.wire.clock();
     if (!venue.mayTalk()) {
-      venue.wire.ledger.counters.closed_rate++;
+      // What was on its way when the socket was closed arrives all the same.
+      if (peer.open) venue.wire.ledger.counters.closed_rate++;
       peer.close(CLOSE_POLICY, 'too many messages');
       return;
     }
