@@ -7,7 +7,20 @@ import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { gunzipSync } from 'node:zlib';
-import { assertSame, Book, Client, type Data, depth, get, type Level, sent, start, until } from './sim_client.ts';
+import { missing, SHARED } from './fixtures.ts';
+import {
+  assertSame,
+  Book,
+  Client,
+  type Data,
+  depth,
+  get,
+  type Level,
+  type Snapshot,
+  sent,
+  start,
+  until,
+} from './sim_client.ts';
 
 const SCRIPT = fileURLToPath(new URL('../scripts/exchange_sim.ts', import.meta.url));
 const SESSIONS = fileURLToPath(new URL('../../shared/fixtures/hftbacktest', import.meta.url));
@@ -181,6 +194,105 @@ describe('replay', () => {
       assert.deepEqual([line?.sent, line?.dropped], [diffs - 1, 1]);
     });
   }
+});
+
+describe('replay of another format, with several instruments', () => {
+  const folder = join(SHARED, 'cryptofeed', 'binance');
+  const file = join(folder, 'BINANCE.ws.1.0');
+  const skip = missing(file);
+  const replay = { exchange: 'binance_spot', file } as const;
+  /** Depth updates recorded, and those that apply to the recorded snapshot: with the snapshots the 176 that the source counts. */
+  const BOOKS = [
+    ['NKNUSDT', 'NKN-USDT', 150, 149],
+    ['BLZETH', 'BLZ-ETH', 10, 9],
+    ['LRCBTC', 'LRC-BTC', 15, 13],
+    ['RUNEEUR', 'RUNE-EUR', 2, 1],
+  ] as const;
+
+  it('the four books synchronize, and agree with the best prices that the venue told', { skip }, async () => {
+    const sim = await start({ exchanges: ['binance_spot'], replays: [replay] });
+    const client = await Client.open(sim, 'binance_spot', '/stream');
+    const stems = BOOKS.map(([name]) => name.toLowerCase());
+    client.subscribe(stems.flatMap((stem) => [`${stem}@depth@100ms`, `${stem}@bookTicker`, `${stem}@aggTrade`]));
+    const snapshots = new Map<string, Snapshot>();
+    for (const [name] of BOOKS) snapshots.set(name, await depth(sim, 'binance_spot', name));
+    await until('the end', () => sim.ledger().replay_done === true && client.frames.length === 177 + 84 + 2);
+    const recorded = readFileSync(file, 'latin1').split('\n');
+    const sessionTexts = new Set(recorded.map((line) => line.slice(line.indexOf(' ') + 1)));
+    assert.ok(
+      client.texts.slice(1).every((text) => sessionTexts.has(text)),
+      'byte for byte',
+    );
+    let compared = 0;
+    const figures = BOOKS.map(([name, symbol]) => {
+      const stem = name.toLowerCase();
+      const book = new Book(snapshots.get(name) as Snapshot);
+      const tickers = new Map(client.of(`${stem}@bookTicker`).map((ticker) => [ticker.u, ticker]));
+      const diffs = client.of(`${stem}@depth@100ms`);
+      let applied = 0;
+      for (const diff of diffs) {
+        if (diff.u <= book.id) continue;
+        assert.ok(diff.U <= book.id + 1, `${name}: nothing is missing before ${diff.U}`);
+        book.apply(diff);
+        applied++;
+        const ticker = tickers.get(diff.u);
+        if (!ticker) continue;
+        assert.deepEqual(book.best(), [ticker.b, ticker.B, ticker.a, ticker.A], name);
+        compared++;
+      }
+      assert.equal(sent(sim, 'binance_spot', 'orderbook_update', symbol).sent, diffs.length);
+      return [name, symbol, diffs.length, applied];
+    });
+    assert.deepEqual(figures, BOOKS);
+    assert.equal(compared, 26);
+    for (const [name] of BOOKS) {
+      const answer = await depth(sim, 'binance_spot', name);
+      const last = client.of(`${name.toLowerCase()}@depth@100ms`).at(-1);
+      assert.equal(answer.lastUpdateId, last?.u, `${name}: asked again, the book at the end is told`);
+    }
+  });
+
+  it('lists what the venue listed, and tells aggregates as aggregates only', { skip }, async () => {
+    const sim = await start({ exchanges: ['binance_spot'], replays: [replay] });
+    const listed = JSON.parse((await get(sim, 'binance_spot', '/api/v3/exchangeInfo')).body) as {
+      symbols: {
+        symbol: string;
+        baseAsset: string;
+        quoteAsset: string;
+        filters: { tickSize?: string; stepSize?: string }[];
+      }[];
+    };
+    const [nkn] = listed.symbols.filter(({ symbol }) => symbol === 'NKNUSDT');
+    assert.deepEqual([nkn?.baseAsset, nkn?.quoteAsset, nkn?.filters[0]?.tickSize], ['NKN', 'USDT', '0.00010000']);
+    assert.equal(listed.symbols.length, 4);
+    const client = await Client.open(sim, 'binance_spot', '/stream');
+    client.subscribe(['nknusdt@trade', 'nknusdt@aggTrade', 'lrcbtc@trade', 'nknusdt@kline_1m']);
+    await until('the end', () => sim.ledger().replay_done === true && client.of('nknusdt@aggTrade').length > 0);
+    assert.deepEqual(
+      client.of('nknusdt@aggTrade').map(({ a }) => a),
+      [15683430],
+    );
+    assert.equal(client.frames.filter(({ stream }) => stream.endsWith('@trade')).length, 0);
+    assert.deepEqual(
+      [sent(sim, 'binance_spot', 'agg_trade', 'NKN-USDT').sent, sent(sim, 'binance_spot', 'trade', 'NKN-USDT').sent],
+      [1, 0],
+    );
+    const rest = async (path: string): Promise<object[]> => JSON.parse((await get(sim, 'binance_spot', path)).body);
+    assert.deepEqual(await rest('/api/v3/historicalTrades?symbol=NKNUSDT&fromId=1'), []);
+    assert.deepEqual(
+      (await rest('/api/v3/aggTrades?symbol=NKNUSDT')).map((row) => 'a' in row && row.a),
+      [15683430],
+    );
+  });
+
+  it('what is not beside the frames is told by its name', { skip }, async () => {
+    const copy = join(scratch, 'BINANCE.ws.1.0');
+    writeFileSync(copy, readFileSync(file));
+    await assert.rejects(start({ replays: [{ ...replay, file: copy }] }), /BINANCE\.0/);
+    const unnamed = join(scratch, 'frames.txt');
+    writeFileSync(unnamed, readFileSync(file));
+    await assert.rejects(start({ replays: [{ ...replay, file: unnamed }] }), /X\.ws\.1\.0/);
+  });
 });
 
 describe('command', () => {

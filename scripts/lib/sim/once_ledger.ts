@@ -34,3 +34,18 @@ export class OnceLedger implements KeyLedger {
     }
   }
 }
+
+/** Counts each key once, for frames that stand in no stream's ledger. */
+export class OnceCounter implements KeyLedger {
+  private readonly seen = new Set<number>();
+
+  constructor(private readonly count: () => void) {}
+
+  record(key: number): void {
+    if (this.seen.has(key)) return;
+    this.seen.add(key);
+    this.count();
+  }
+
+  withhold(): void {}
+}
