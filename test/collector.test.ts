@@ -98,13 +98,16 @@ describe('the collector against exchanges that misbehave', () => {
     await waitFor('health', READY_MS, healthy);
   });
 
-  test('an announced shutdown is answered by a new connection', async () => {
-    const connected = () =>
-      pipeline.events('collector', 'socket_connected').filter(({ exchange }) => exchange === 'binance_spot').length;
-    const before = connected();
+  test('an announced shutdown is answered by a new connection beside the old one: no book breaks, no row is missing', async () => {
+    const before = resyncs().length;
     await pipeline.simulate({ action: 'shutdown_notice', exchange: 'binance_spot' });
-    await waitFor('a new connection', READY_MS, async () => connected() > before);
+    await waitFor('a new connection', READY_MS, async () => pipeline.events('collector', 'socket_renewed').length > 0);
+    const [renewed] = pipeline.events('collector', 'socket_renewed');
+    assert.ok((renewed!.held as number) > 0, 'both were at work for a while');
     await moreRows('trades', "exchange = 'binance_spot'");
+    await moreRows('orderbooks', "exchange = 'binance_spot'");
+    assert.equal(resyncs().length, before);
+    assert.equal((await pipeline.ledger()).sockets.binance_spot, 1, 'the old one is closed');
   });
 
   test('a refusal with retry-after is obeyed, and the snapshot fetched afterwards', async () => {

@@ -226,6 +226,7 @@ export class Pipeline {
 
   async ledger(): Promise<{
     replay_done: boolean | null;
+    sockets: Record<string, number>;
     streams: { exchange: string; symbol: string; data_type: string; sent: number }[];
   }> {
     return (await fetch(`${this.control}/ledger`)).json() as never;

@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type ServerResponse } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { createLogger } from '../scripts/lib/log.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
@@ -9,6 +12,7 @@ describe('requests to a venue’s REST host', () => {
   let asked: string[] = [];
   let respond: (answer: ServerResponse) => void;
   let rest: VenueRest;
+  let directory = '';
   const server = createServer((incoming, answer) => {
     asked.push(incoming.url!);
     respond(answer);
@@ -18,27 +22,45 @@ describe('requests to a venue’s REST host', () => {
     server.closeAllConnections();
     await new Promise((done) => server.close(done));
   });
-  afterEach(() => rest.close());
+  afterEach(async () => {
+    await rest.close();
+    rmSync(directory, { recursive: true, force: true });
+  });
+
+  /** As another process of the same data directory has it. */
+  function another(weightPerMinute = 1000): VenueRest {
+    const { port } = server.address() as { port: number };
+    const log = createLogger('test', 'fatal');
+    const host = `http://127.0.0.1:${port}`;
+    return new VenueRest({
+      host,
+      dataDir: directory,
+      weightPerMinute,
+      weightHeader: 'x-used',
+      blockedRetryMs: 600_000,
+      log,
+    });
+  }
 
   function start(weightPerMinute = 1000): void {
     asked = [];
-    const { port } = server.address() as { port: number };
-    rest = new VenueRest(`http://127.0.0.1:${port}`, weightPerMinute, 'x-used', createLogger('test', 'fatal'));
+    directory = mkdtempSync(join(tmpdir(), 'marketprism-rest-'));
+    rest = another(weightPerMinute);
   }
 
   /** Until when the host is left alone after this answer, in seconds from now; no second request reaches it. */
   async function heldBack(status: number, headers: Record<string, string> = {}, text = ''): Promise<number> {
     start();
     respond = (answer) => answer.writeHead(status, headers).end(text);
-    const first = await rest.get('/a', 1);
+    const first = await rest.ask('/a', 1);
     respond = (answer) => answer.end('{}');
-    const second = await rest.get('/b', 1);
+    const second = await rest.ask('/b', 1);
     assert.equal(first.kind, 'wait');
     assert.deepEqual(second, first);
     assert.deepEqual(asked, ['/a']);
     const until = first.kind === 'wait' ? first.until : 0;
-    assert.ok(rest.blocked(until - 1)?.startsWith(`HTTP ${status}`));
-    assert.equal(rest.blocked(until), null);
+    assert.ok(rest.refused(until - 1)?.startsWith(`HTTP ${status}`));
+    assert.equal(rest.refused(until), null);
     return (until - Date.now()) / 1000;
   }
 
@@ -49,14 +71,14 @@ describe('requests to a venue’s REST host', () => {
   test('the answer’s body is parsed; what is no JSON or no answer failed, and asks for no wait', async () => {
     start();
     respond = (answer) => answer.end('{"a":1}');
-    assert.deepEqual(await rest.get('/a', 1), { kind: 'ok', body: { a: 1 } });
+    assert.deepEqual(await rest.ask('/a', 1), { kind: 'ok', body: { a: 1 } });
     respond = (answer) => answer.end('<html>');
-    assert.equal((await rest.get('/a', 1)).kind, 'failed');
+    assert.equal((await rest.ask('/a', 1)).kind, 'failed');
     respond = (answer) => answer.writeHead(500).end('oops');
-    assert.deepEqual(await rest.get('/a', 1), { kind: 'failed', reason: 'HTTP 500: oops' });
+    assert.deepEqual(await rest.ask('/a', 1), { kind: 'failed', reason: 'HTTP 500: oops' });
     respond = (answer) => answer.socket!.destroy();
-    assert.equal((await rest.get('/a', 1)).kind, 'failed');
-    assert.equal(rest.blocked(Date.now()), null);
+    assert.equal((await rest.ask('/a', 1)).kind, 'failed');
+    assert.equal(rest.refused(Date.now()), null);
   });
 
   test('a refusal is obeyed as long as the venue says', async () => {
@@ -89,8 +111,8 @@ describe('requests to a venue’s REST host', () => {
       else setTimeout(() => answer.writeHead(429, { 'retry-after': '1' }).end(), 200);
       banned = true;
     };
-    await Promise.all([rest.get('/a', 1), rest.get('/b', 1)]);
-    const refused = await rest.get('/c', 1);
+    await Promise.all([rest.ask('/a', 1), rest.ask('/b', 1)]);
+    const refused = await rest.ask('/c', 1);
     assert.equal(refused.kind, 'wait');
     assert.ok(refused.kind === 'wait' && refused.until - Date.now() > 3_500_000);
   });
@@ -98,9 +120,9 @@ describe('requests to a venue’s REST host', () => {
   test('when the time is over, requests go on', async () => {
     start();
     respond = (answer) => answer.writeHead(429, { 'retry-after': '1' }).end();
-    assert.equal((await rest.get('/a', 1)).kind, 'wait');
+    assert.equal((await rest.ask('/a', 1)).kind, 'wait');
     respond = (answer) => answer.end('{}');
-    await waitFor('the end of the wait', 20_000, async () => (await rest.get('/b', 1)).kind === 'ok');
+    await waitFor('the end of the wait', 20_000, async () => (await rest.ask('/b', 1)).kind === 'ok');
     assert.deepEqual(asked, ['/a', '/b']);
   });
 
@@ -110,7 +132,7 @@ describe('requests to a venue’s REST host', () => {
     start(100);
     respond = (answer) => answer.end('{}');
     const kinds: string[] = [];
-    for (let i = 0; i < 4; i++) kinds.push((await rest.get(`/${i}`, 20)).kind);
+    for (let i = 0; i < 4; i++) kinds.push((await rest.ask(`/${i}`, 20)).kind);
     assert.deepEqual(
       [kinds, asked],
       [
@@ -118,20 +140,55 @@ describe('requests to a venue’s REST host', () => {
         ['/0', '/1'],
       ],
     );
-    const refused = await rest.get('/', 20);
+    const refused = await rest.ask('/', 20);
     assert.equal(refused.kind === 'wait' && refused.until, minute + 60_000);
-    assert.equal((await rest.get('/small', 10)).kind, 'ok');
-    assert.equal(rest.blocked(Date.now()), null, 'an own budget is no refusal');
+    assert.equal((await rest.ask('/small', 10)).kind, 'ok');
+    assert.equal(rest.refused(Date.now()), null, 'an own budget is no refusal');
     context.mock.timers.setTime(minute + 60_000);
-    assert.equal((await rest.get('/next', 20)).kind, 'ok');
+    assert.equal((await rest.ask('/next', 20)).kind, 'ok');
   });
 
   test('what others behind the same address have used, the venue tells, and it counts', async (context) => {
     context.mock.timers.enable({ apis: ['Date'], now: 1795000000000 });
     start(100);
     respond = (answer) => answer.writeHead(200, { 'x-used': '45' }).end('{}');
-    assert.equal((await rest.get('/a', 1)).kind, 'ok');
-    assert.equal((await rest.get('/b', 10)).kind, 'wait');
+    assert.equal((await rest.ask('/a', 1)).kind, 'ok');
+    assert.equal((await rest.ask('/b', 10)).kind, 'wait');
     assert.deepEqual(asked, ['/a']);
+  });
+
+  test('all processes of a data directory share the budget of a host, and obey what one of them was told', async () => {
+    start(100);
+    const other = another(100);
+    respond = (answer) => answer.end('{}');
+    const kinds = [];
+    for (const each of [rest, other, rest]) kinds.push((await each.ask('/a', 20)).kind);
+    assert.deepEqual(kinds, ['ok', 'ok', 'wait'], 'half of 100 is used by both together');
+    await other.close();
+  });
+
+  test('a ban met by one process holds for the others, and tells a block of the region apart', async () => {
+    start();
+    const other = another();
+    respond = (answer) => answer.writeHead(429, { 'retry-after': '30' }).end('slow down');
+    await rest.ask('/a', 1);
+    assert.deepEqual([(await other.ask('/b', 1)).kind, asked], ['wait', ['/a']]);
+    assert.equal(other.blocked(Date.now()), false);
+    respond = (answer) => answer.writeHead(451).end('not here');
+    const third = another();
+    await other.close();
+    rmSync(directory, { recursive: true, force: true });
+    mkdirSync(join(directory, 'state', 'requests'), { recursive: true });
+    await third.ask('/c', 1);
+    assert.deepEqual([rest.blocked(Date.now()), rest.refused(Date.now())], [true, 'HTTP 451: not here']);
+    assert.equal(rest.blocked(Date.now() + 600_001), false);
+    await third.close();
+  });
+
+  test('what is posted goes to the path without its query, and costs its weight', async () => {
+    start();
+    respond = (answer) => answer.end('[]');
+    assert.equal((await rest.ask('/info?type=meta', 1, '{"type":"meta"}')).kind, 'ok');
+    assert.deepEqual(asked, ['/info']);
   });
 });

@@ -38,11 +38,22 @@ class Venue {
     this.rest.push({ path: incoming.url!, at: performance.now() });
     this.onRest(answer, this.rest.length);
   });
-  private readonly sockets = new WebSocketServer({ server: this.http });
+  private readonly sockets = new WebSocketServer({ noServer: true });
+  /** HTTP status in place of an opening; when it was given. */
+  refuseWith: number | null = null;
+  readonly refusedAt: number[] = [];
   directory = mkdtempSync(join(tmpdir(), 'marketprism-venue-'));
 
   async listen(): Promise<void> {
     await new Promise<void>((done) => this.http.listen(0, '127.0.0.1', done));
+    this.http.on('upgrade', (request, transport, head) => {
+      if (this.refuseWith === null) {
+        this.sockets.handleUpgrade(request, transport, head, (socket) => this.sockets.emit('connection', socket));
+        return;
+      }
+      this.refusedAt.push(performance.now());
+      transport.end(`HTTP/1.1 ${this.refuseWith} Refused\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
+    });
     this.sockets.on('connection', (socket) => {
       const index = this.connections.length;
       const connection = { socket, requests: [] as Request[], at: performance.now() };
@@ -75,7 +86,7 @@ class Venue {
     this.connections[connection]!.socket.send(JSON.stringify({ stream: CHANNELS[0], data }));
   }
 
-  diff(first: number, last: number): void {
+  diff(first: number, last: number, connection = this.connections.length - 1): void {
     const data = {
       e: 'depthUpdate',
       E: 1795000000000 + last,
@@ -85,7 +96,7 @@ class Venue {
       b: [['99', '1']],
       a: [],
     };
-    this.connections[this.connections.length - 1]!.socket.send(JSON.stringify({ stream: CHANNELS[1], data }));
+    this.connections[connection]!.socket.send(JSON.stringify({ stream: CHANNELS[1], data }));
   }
 
   async close(): Promise<void> {
@@ -99,7 +110,10 @@ class Venue {
 interface Stage {
   venue: Venue;
   /** Starts the exchange on the venue; rows come out as their ids. */
-  start(change?: Partial<ExchangeModule>): Promise<{ runner: ExchangeRunner; rows: string[] }>;
+  start(
+    change?: Partial<ExchangeModule>,
+    environment?: NodeJS.ProcessEnv,
+  ): Promise<{ runner: ExchangeRunner; rows: string[] }>;
   /** Waits until a connection has had its control messages. */
   subscribed(connection: number): Promise<void>;
 }
@@ -109,10 +123,15 @@ async function onStage(work: (stage: Stage) => Promise<void>): Promise<void> {
   const venue = new Venue();
   await venue.listen();
   const runners: ExchangeRunner[] = [];
-  const start: Stage['start'] = async (change = {}) => {
+  const start: Stage['start'] = async (change = {}, environment = {}) => {
     const file = join(venue.directory, 'endpoints.json');
     writeFileSync(file, JSON.stringify({ binance_spot: { ws: `ws://${venue.host}`, rest: `http://${venue.host}` } }));
-    const config = loadConfig({ MARKETPRISM_ENDPOINTS: file, MARKETPRISM_SYMBOLS: 'BTC-USDT' });
+    const config = loadConfig({
+      MARKETPRISM_ENDPOINTS: file,
+      MARKETPRISM_SYMBOLS: 'BTC-USDT',
+      MARKETPRISM_DATA_DIR: venue.directory,
+      ...environment,
+    });
     const rows: string[] = [];
     const batcher = new Batcher(({ payload }) => {
       for (const line of Buffer.from(payload).toString().split('\n')) {
@@ -120,10 +139,10 @@ async function onStage(work: (stage: Stage) => Promise<void>): Promise<void> {
         rows.push(trade_id ?? `${last_update_id}${is_snapshot ? ' snapshot' : ''}`);
       }
     });
-    const module = { ...binanceSpot, messagesPerSecond: 1000, ...change };
+    const module = { ...binanceSpot, messagesPerSecond: 1000, connectsPerSecond: 1000, ...change };
     const runner = new ExchangeRunner(module, config, batcher, () => batcher.flush(), log);
     runners.push(runner);
-    await waitFor('a connection', LIMIT_MS, async () => venue.connections.length > 0);
+    await waitFor('a connection', LIMIT_MS, async () => venue.connections.length + venue.refusedAt.length > 0);
     return { runner, rows };
   };
   const subscribed = (connection: number) =>
@@ -175,6 +194,9 @@ describe('one exchange of the collector', { concurrency: true }, () => {
           connection: { path: '/stream', channels: [] },
           log: telling,
           random: () => random,
+          openingWait: () => 0,
+          blockedRetryMs: 1000,
+          createProbe: () => binanceSpot.createFeed({ instruments: [], dataSource: 'test', orderbookIntervalMs: 0 }),
           onFrame: () => undefined,
           onLost: () => {
             lost += 1;
@@ -298,5 +320,119 @@ describe('one exchange of the collector', { concurrency: true }, () => {
         [...runner.eventCounts()].filter(({ kind }) => kind === 'resync'),
         [{ kind: 'resync', reason: 'disconnect', count: 1 }],
       );
+    }));
+
+  test('an old connection is followed by a new one before it is closed: no frame is missed, no book is dropped', () =>
+    onStage(async ({ venue, start, subscribed }) => {
+      venue.onRest = (answer) =>
+        answer.end(JSON.stringify({ lastUpdateId: 15, bids: [['98', '1']], asks: [['101', '1']] }));
+      const { runner, rows } = await start({ socketLifeMs: 4000 });
+      await subscribed(0);
+      venue.diff(11, 20);
+      await waitFor('the book', LIMIT_MS, async () => rows.includes('15 snapshot'));
+      // One stream of trades and diffs, on every connection that is open.
+      let last = 20;
+      const feeding = setInterval(() => {
+        const open = venue.connections.flatMap(({ socket, requests }, index) =>
+          socket.readyState === 1 && requests.length === 2 ? [index] : [],
+        );
+        for (const index of open) {
+          venue.trade(last, index);
+          venue.diff(last + 1, last + 1, index);
+        }
+        last += 1;
+      }, 20);
+      try {
+        await waitFor('two renewals', LIMIT_MS, async () => runner.sockets[0]!.state.renewals >= 2);
+      } finally {
+        clearInterval(feeding);
+      }
+      await waitFor('the last frame', LIMIT_MS, async () => rows.includes(String(last)));
+      const seen = new Set(rows);
+      for (let id = 21; id <= last; id++) assert.ok(seen.has(String(id)), `${id} of ${last}`);
+      const state = runner.sockets[0]!.state;
+      assert.equal(state.reconnects, 0);
+      assert.equal([...runner.eventCounts()].filter(({ kind }) => kind === 'resync').length, 0);
+      await waitFor(
+        'the old ones to be closed',
+        LIMIT_MS,
+        async () => venue.connections.filter(({ socket }) => socket.readyState === 1).length <= 2,
+      );
+    }));
+
+  test('a new connection that is not served is given up; the old one stays and goes on', () =>
+    onStage(async ({ venue, start, subscribed }) => {
+      venue.answer = ({ method, id }, connection) =>
+        connection === 1 ? null : { result: method === 'SUBSCRIBE' ? null : CHANNELS, id };
+      const { runner, rows } = await start();
+      await subscribed(0);
+      await waitFor('the grants', LIMIT_MS, async () => runner.sockets[0]!.state.missing.length === 0);
+      runner.sockets[0]!.renew('test');
+      await subscribed(1);
+      venue.trade(1, 1);
+      const alive = setInterval(() => venue.trade(2, 0), 100);
+      try {
+        await waitFor('the end of the new one', LIMIT_MS, async () => venue.connections[1]!.socket.readyState === 3);
+      } finally {
+        clearInterval(alive);
+      }
+      assert.match(
+        runner.sockets[0]!.state.lastError!,
+        /^the new connection ended: control message \d+ was not answered$/,
+      );
+      assert.deepEqual([runner.sockets[0]!.state.connected, runner.sockets[0]!.state.reconnects], [true, 0]);
+      venue.trade(3, 0);
+      await waitFor('the row', LIMIT_MS, async () => rows.includes('3'));
+      assert.ok(!rows.includes('1'), 'what only the new one sent was not taken');
+    }));
+
+  test('when the old connection ends first, the new one takes over with all that it has sent', () =>
+    onStage(async ({ venue, start, subscribed }) => {
+      const { runner, rows } = await start();
+      await subscribed(0);
+      venue.trade(1, 0);
+      await waitFor('the row', LIMIT_MS, async () => rows.includes('1'));
+      runner.sockets[0]!.renew('test');
+      await subscribed(1);
+      venue.trade(2, 1);
+      venue.connections[0]!.socket.terminate();
+      venue.trade(3, 1);
+      await waitFor('the rows', LIMIT_MS, async () => rows.includes('3'));
+      assert.deepEqual([...new Set(rows)], ['1', '2', '3']);
+      assert.equal(venue.connections.length, 2, 'no third connection was opened');
+    }));
+
+  test('a host that refuses the region is blocked in the coverage, and asked again only after the set time', () =>
+    onStage(async ({ venue, start }) => {
+      venue.refuseWith = 451;
+      const { runner } = await start({}, { MARKETPRISM_BLOCKED_RETRY: '3s' });
+      await waitFor('the block', LIMIT_MS, async () => runner.sockets[0]?.state.blocked === true);
+      assert.deepEqual(
+        runner.coverage(Date.now()).map(({ type, status }) => `${type} ${status}`),
+        ['trade blocked', 'orderbook blocked', 'orderbook_update blocked'],
+      );
+      assert.equal(runner.check(Date.now()).status, 'unhealthy');
+      await waitFor('the second attempt', LIMIT_MS, async () => venue.refusedAt.length === 2);
+      const [first, second] = venue.refusedAt;
+      assert.ok(second! - first! >= 2990, `${second! - first!} ms`);
+      venue.refuseWith = null;
+      await waitFor('a connection', LIMIT_MS, async () => runner.sockets[0]!.state.connected);
+      assert.equal(runner.sockets[0]!.state.blocked, false);
+    }));
+
+  test('connections are opened one after the other, as many in a time as the venue allows', () =>
+    onStage(async ({ venue, start }) => {
+      await start({
+        connectsPerSecond: 2,
+        connections: (instruments) =>
+          Array.from({ length: 6 }, () => ({
+            path: '/stream',
+            channels: binanceSpot.connections(instruments)[0]!.channels,
+          })),
+      });
+      await waitFor('all', LIMIT_MS, async () => venue.connections.length === 6);
+      const times = venue.connections.map(({ at }) => at).sort((a, b) => a - b);
+      // Three at once, then one each half second.
+      assert.ok(times[5]! - times[2]! >= 1400, `${times}`);
     }));
 });

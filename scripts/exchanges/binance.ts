@@ -132,6 +132,7 @@ export const binanceSpot: ExchangeModule = {
   marketTypes: ['spot'],
   hosts: { ws: 'wss://stream.binance.com:9443', rest: 'https://api.binance.com' },
   instrument: (symbol, marketType) => pairInstrument(SPOT, symbol, marketType),
+  instrumentOf: (id) => instrumentOf(SPOT, id),
   connections: (instruments) => {
     const channels = instruments.flatMap((instrument) => [
       channel(instrument, 'trade', ['trade']),
@@ -143,6 +144,8 @@ export const binanceSpot: ExchangeModule = {
   listSubscriptions,
   createFeed: (options) => new BinanceFeed(SPOT, options),
   messagesPerSecond: 5,
+  // 300 in five minutes.
+  connectsPerSecond: 1,
   restWeightPerMinute: 6000,
   restWeightHeader: 'x-mbx-used-weight-1m',
   silenceLimitMs: 60_000,
@@ -153,6 +156,7 @@ export const binanceDerivatives: ExchangeModule = {
   marketTypes: ['perpetual'],
   hosts: { ws: 'wss://fstream.binance.com', rest: 'https://fapi.binance.com' },
   instrument: (symbol, marketType) => pairInstrument(USDM, symbol, marketType),
+  instrumentOf: (id) => instrumentOf(USDM, id),
   // A stream on the wrong socket is acknowledged and stays silent, so the two classes have sockets of their own.
   connections: (instruments) => [
     ...split(
@@ -175,10 +179,20 @@ export const binanceDerivatives: ExchangeModule = {
   listSubscriptions,
   createFeed: (options) => new BinanceFeed(USDM, options),
   messagesPerSecond: 10,
+  connectsPerSecond: 1,
   restWeightPerMinute: 2400,
   restWeightHeader: 'x-mbx-used-weight-1m',
   silenceLimitMs: 240_000,
 };
+
+/** An instrument from its id alone: `BTCUSDT` → BTC-USDT, `BTCUSDT_261225` → a dated future under its own id. */
+function instrumentOf(product: Product, id: string, marketType = product.defaultMarketType): Instrument {
+  const base = { exchange: product.exchange, instrument: id };
+  if (id.includes('_')) return { ...base, market_type: 'futures', symbol: id.toUpperCase() };
+  const quote = QUOTES.find((each) => id.endsWith(each) && id.length > each.length);
+  if (!quote) throw new ValueError(`cannot tell base and quote of ${JSON.stringify(id)} without the instrument list`);
+  return { ...base, market_type: marketType, symbol: `${id.slice(0, -quote.length)}-${quote}` };
+}
 
 function pairInstrument(product: Product, symbol: string, marketType: MarketType): Instrument {
   return { exchange: product.exchange, market_type: marketType, symbol, instrument: symbol.replace('-', '') };
@@ -262,8 +276,8 @@ class BinanceFeed extends GuardedFeed implements Feed {
     }
   }
 
-  rest(path: string, body: unknown, receivedAt: number, out: FeedOutput): void {
-    this.guarded(out, () => {
+  rest(path: string, body: unknown, receivedAt: number, out: FeedOutput): boolean {
+    return this.guarded(out, () => {
       const { pathname, searchParams } = new URL(path, 'http://host');
       refuseError(pathname, body);
       if (this.readings?.rest(pathname, searchParams, body, receivedAt)) return;
@@ -499,16 +513,7 @@ class BinanceFeed extends GuardedFeed implements Feed {
   }
 
   private market(id: string): Market {
-    return this.markets.get(id) ?? this.addMarket(this.guess(id));
-  }
-
-  /** An instrument from its id alone: `BTCUSDT` → BTC-USDT, `BTCUSDT_261225` → a dated future under its own id. */
-  private guess(id: string): Instrument {
-    const base = { exchange: this.product.exchange, instrument: id };
-    if (id.includes('_')) return { ...base, market_type: 'futures', symbol: id.toUpperCase() };
-    const quote = QUOTES.find((each) => id.endsWith(each) && id.length > each.length);
-    if (!quote) throw new ValueError(`cannot tell base and quote of ${JSON.stringify(id)} without the instrument list`);
-    return { ...base, market_type: this.marketType, symbol: `${id.slice(0, -quote.length)}-${quote}` };
+    return this.markets.get(id) ?? this.addMarket(instrumentOf(this.product, id, this.marketType));
   }
 
   private addMarket(instrument: Instrument): Market {

@@ -91,6 +91,7 @@ export const deribitDerivatives: ExchangeModule = {
   marketTypes: ['perpetual'],
   hosts: { ws: 'wss://www.deribit.com', rest: 'https://www.deribit.com' },
   instrument,
+  instrumentOf,
   connections,
   subscribe: (channels, firstId) => [
     call('set_heartbeat', { interval: HEARTBEAT_SECONDS }, firstId),
@@ -103,6 +104,8 @@ export const deribitDerivatives: ExchangeModule = {
   createFeed: (options) => new DeribitFeed(options),
   // A subscription costs 3000 of 30,000 credits, which come back at 10,000 a second.
   messagesPerSecond: 3,
+  connectsPerSecond: 2,
+  limits: { connections: 32, subscriptions: Number.POSITIVE_INFINITY },
   // Counted in requests: what the venue allows without a login is not published; 10 a second is known to be served.
   restWeightPerMinute: 600,
   restWeightHeader: '',
@@ -122,6 +125,11 @@ function instrument(symbol: string, marketType: MarketType): Instrument {
     symbol: inverse ? `${base}-USD` : `${base}-USDC`,
     instrument: inverse ? `${base}-PERPETUAL` : `${base}_USDC-PERPETUAL`,
   };
+}
+
+function instrumentOf(id: string): Instrument {
+  const { marketType, symbol } = contractOf(id);
+  return { exchange: EXCHANGE, market_type: marketType, symbol, instrument: id };
 }
 
 function volatilityIndex(coin: string): Instrument {
@@ -218,8 +226,8 @@ class DeribitFeed extends GuardedFeed implements Feed {
     });
   }
 
-  rest(path: string, body: unknown, receivedAt: number, out: FeedOutput): void {
-    this.guarded(out, () => {
+  rest(path: string, body: unknown, receivedAt: number, out: FeedOutput): boolean {
+    return this.guarded(out, () => {
       const { pathname, searchParams } = new URL(path, 'http://host');
       const method = pathname.slice(pathname.lastIndexOf('/') + 1);
       const { error, result } = record(body, 'answer');

@@ -29,6 +29,7 @@ const EXCHANGE = 'hyperliquid';
 const CHANNELS_PER_CONNECTION = 300;
 /** It closes a connection on which it has sent nothing for 60 s; a pong counts. */
 const PING_MS = 30_000;
+const LIST_WEIGHT = 20;
 const MINUTE_MS = 60_000;
 /** What the venue's own perpetuals are margined and quoted in; builders' ones name a token of their own. */
 const MAIN_QUOTE = 'USDC';
@@ -55,18 +56,41 @@ export const hyperliquid: ExchangeModule = {
   marketTypes: ['perpetual'],
   hosts: { ws: 'wss://api.hyperliquid.xyz', rest: 'https://api.hyperliquid.xyz' },
   instrument,
+  // A coin of the venue's own, such as BTC or kPEPE.
+  instrumentOf: (id) => ({
+    exchange: EXCHANGE,
+    market_type: 'perpetual',
+    symbol: `${id}-${MAIN_QUOTE}`,
+    instrument: id,
+  }),
   connections,
   subscribe: (channels) => channels.map((each) => control('subscribe', each)),
   unsubscribe: (channels) => channels.map((each) => control('unsubscribe', each)),
   ping: { text: '{"method":"ping"}', everyMs: PING_MS },
+  postBody,
+  instrumentLists: [
+    { path: '/info?type=spotMeta', weight: LIST_WEIGHT, optional: true },
+    { path: '/info?type=allPerpMetas', weight: LIST_WEIGHT, optional: true },
+  ],
   createFeed: (options) => new HyperliquidFeed(options),
   // 2000 messages a minute are allowed; one subscription is one message.
   messagesPerSecond: 20,
+  // 30 in a minute.
+  connectsPerSecond: 0.5,
+  limits: { connections: 10, subscriptions: 1000 },
   restWeightPerMinute: 1200,
   // The venue tells no used weight.
   restWeightHeader: '',
   silenceLimitMs: 2 * PING_MS,
 };
+
+/** All requests are posts of one path; `?type=l2Book&coin=BTC` stands for `{"type":"l2Book","coin":"BTC"}`. */
+function postBody(path: string): string {
+  const { type, ...members } = Object.fromEntries(new URL(path, 'http://host').searchParams) as Record<string, string>;
+  const values = Object.entries(members).map(([name, text]) => [name, name.endsWith('Time') ? Number(text) : text]);
+  const fields = Object.fromEntries(values) as Record<string, string | number>;
+  return JSON.stringify(type === 'candleSnapshot' ? { type, req: fields } : { type, ...fields });
+}
 
 /** The venue's instrument for a pair: each coin's perpetual has one quote only. */
 function instrument(symbol: string, marketType: MarketType): Instrument {
@@ -143,8 +167,8 @@ class HyperliquidFeed extends GuardedFeed implements Feed {
   }
 
   /** @param path `/info` with the members of the posted request as a query, such as `/info?type=l2Book&coin=BTC` */
-  rest(path: string, body: unknown, receivedAt: number, out: FeedOutput): void {
-    this.guarded(out, () => {
+  rest(path: string, body: unknown, receivedAt: number, out: FeedOutput): boolean {
+    return this.guarded(out, () => {
       const type = new URL(path, 'http://host').searchParams.get('type');
       if (body === null) throw new ValueError(`${type} answered null`);
       switch (type) {

@@ -30,6 +30,8 @@ const COMMON = {
   unsubscribe: (channels: Channel[], firstId: number) => controlMessages('unsubscribe', channels, firstId),
   ping: { text: 'ping', everyMs: PING_EVERY_MS },
   messagesPerSecond: 3,
+  // Three are allowed.
+  connectsPerSecond: 2,
   restWeightPerMinute: 600,
   restWeightHeader: '',
   silenceLimitMs: SILENCE_LIMIT_MS,
@@ -40,6 +42,7 @@ export const okxSpot: ExchangeModule = {
   exchange: 'okx_spot',
   marketTypes: ['spot'],
   instrument: (symbol) => okxInstrument('okx_spot', symbol),
+  instrumentOf: (id) => okxInstrument('okx_spot', id),
   connections,
   createFeed: (options) => new OkxFeed('okx_spot', options),
 };
@@ -51,6 +54,7 @@ export const okxDerivatives: ExchangeModule = {
   marketTypes: ['perpetual'],
   instrument: (symbol, marketType) =>
     okxInstrument('okx_derivatives', marketType === 'perpetual' ? `${symbol}-SWAP` : symbol),
+  instrumentOf: (id) => okxInstrument('okx_derivatives', id),
   connections,
   instrumentLists: ['SWAP', 'FUTURES'].map((type) => ({ path: `${INSTRUMENTS_PATH}?instType=${type}`, weight: 1 })),
   polls: (instruments) => instruments.filter((each) => each.market_type === 'perpetual').flatMap(ratioPolls),

@@ -89,8 +89,8 @@ export class OkxFeed extends GuardedFeed implements Feed {
     });
   }
 
-  rest(path: string, body: unknown, receivedAt: number, out: FeedOutput): void {
-    this.guarded(out, () => {
+  rest(path: string, body: unknown, receivedAt: number, out: FeedOutput): boolean {
+    return this.guarded(out, () => {
       const [pathname = '', query = ''] = path.split('?', 2);
       const answer = record(body, 'answer');
       // Errors come under HTTP 200 too.

@@ -29,9 +29,13 @@ export interface Config {
   exchanges: Exchange[];
   /** Pairs as BASE-QUOTE. */
   symbols: string[];
+  /** Further instruments by the venues' own ids: dated futures, options. */
+  instruments: { exchange: Exchange; id: string }[];
   collectorId: string;
   /** ms of venue time between two orderbook rows; 0: one per applied update. */
   orderbookIntervalMs: number;
+  /** A venue that answers 403 or 451 is asked again after this time, ms. */
+  blockedRetryMs: number;
   ackWaitSeconds: number;
   /** Total bytes for both streams; absent: the documented defaults. */
   streamMaxBytes: number | undefined;
@@ -52,6 +56,8 @@ const list = z.string().transform((text) =>
     .filter((item) => item !== ''),
 );
 
+const INSTRUMENT = new RegExp(`^(${EXCHANGES.join('|')}):\\S+$`);
+
 const natsUrl = z.string().regex(/^(nats|tls):\/\/\S+$/, 'takes nats://HOST:PORT');
 
 const environment = z.object({
@@ -70,11 +76,15 @@ const environment = z.object({
   MARKETPRISM_SYMBOLS: list
     .pipe(z.array(z.string().regex(/^[A-Z0-9]+-[A-Z0-9]+$/, 'takes pairs such as BTC-USDT,ETH-USDT')).min(1))
     .default(['BTC-USDT', 'ETH-USDT']),
+  MARKETPRISM_INSTRUMENTS: list
+    .pipe(z.array(z.string().regex(INSTRUMENT, `takes EXCHANGE:ID, such as deribit_derivatives:BTC-27MAR26`)))
+    .default([]),
   MARKETPRISM_COLLECTOR_ID: z
     .string()
     .regex(/^[\w.-]{1,64}$/, 'takes up to 64 letters, digits, ., _ and -')
     .default(() => hostname().replace(/[^\w.-]/g, '_')),
   MARKETPRISM_ORDERBOOK_INTERVAL: z.string().default('10s'),
+  MARKETPRISM_BLOCKED_RETRY: z.string().default('10m'),
   MARKETPRISM_ACK_WAIT_SECONDS: z.coerce.number().min(1).max(3600).default(60),
   MARKETPRISM_STREAM_MAX_BYTES: z.coerce.number().int().min(1_048_576).optional(),
   MARKETPRISM_ENDPOINTS: z.string().optional(),
@@ -118,8 +128,13 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     dataDir: demo ? join(values.MARKETPRISM_DATA_DIR, 'demo') : values.MARKETPRISM_DATA_DIR,
     exchanges: [...new Set(values.MARKETPRISM_EXCHANGES ?? SUPPORTED_EXCHANGES)],
     symbols: [...new Set(values.MARKETPRISM_SYMBOLS)],
+    instruments: [...new Set(values.MARKETPRISM_INSTRUMENTS)].map((text) => {
+      const colon = text.indexOf(':');
+      return { exchange: text.slice(0, colon) as Exchange, id: text.slice(colon + 1) };
+    }),
     collectorId: values.MARKETPRISM_COLLECTOR_ID,
     orderbookIntervalMs: duration('MARKETPRISM_ORDERBOOK_INTERVAL', values.MARKETPRISM_ORDERBOOK_INTERVAL),
+    blockedRetryMs: duration('MARKETPRISM_BLOCKED_RETRY', values.MARKETPRISM_BLOCKED_RETRY),
     ackWaitSeconds: values.MARKETPRISM_ACK_WAIT_SECONDS,
     streamMaxBytes: values.MARKETPRISM_STREAM_MAX_BYTES,
     endpoints: values.MARKETPRISM_ENDPOINTS === undefined ? {} : readEndpoints(values.MARKETPRISM_ENDPOINTS),

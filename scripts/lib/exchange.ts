@@ -42,7 +42,8 @@ export interface Poll {
   type: DataType;
   /** Null: one request serves all instruments. */
   instrument: Instrument | null;
-  path: string;
+  /** Path and query after the host; a function where they name a time, ms since the epoch. */
+  path: string | ((now: number) => string);
   weight: number;
   /** When to ask, as a cron pattern with seconds, shortly after the venue publishes. */
   cron: string;
@@ -74,8 +75,11 @@ export interface FeedOutput {
 export interface Feed {
   /** @param receivedAt when the frame arrived, µs since the epoch */
   frame(text: string, receivedAt: number, out: FeedOutput): void;
-  /** @param path path and query as requested, `body` the parsed JSON answer */
-  rest(path: string, body: unknown, receivedAt: number, out: FeedOutput): void;
+  /**
+   * @param path path and query as requested, `body` the parsed JSON answer
+   * @returns false when the answer as a whole was none, such as an error under HTTP 200
+   */
+  rest(path: string, body: unknown, receivedAt: number, out: FeedOutput): boolean;
   /** What must be fetched now, such as snapshots of books that have none. */
   requests(): RestRequest[];
   /** The socket with these channels was lost. */
@@ -99,6 +103,8 @@ export interface ExchangeModule {
   hosts: Endpoint;
   /** The venue's instrument for a pair such as BTC-USDT. */
   instrument(symbol: string, marketType: MarketType): Instrument;
+  /** What the venue's own id, such as BTC-27MAR26 or BTC-USD-260327-60000-C, stands for. @throws UsageError when it is none */
+  instrumentOf(id: string): Instrument;
   connections(instruments: Instrument[]): Connection[];
   /** Control messages that subscribe `channels`, ids from `firstId` on; null where the venue's answers carry no id. */
   subscribe(channels: Channel[], firstId: number): { id: number | null; text: string }[];
@@ -109,6 +115,8 @@ export interface ExchangeModule {
   /** Lists to fetch before anything is subscribed: units, names. `optional`: without an answer it goes on all the same. */
   instrumentLists?: { path: string; weight: number; optional?: boolean }[];
   polls?(instruments: Instrument[]): Poll[];
+  /** Where requests are posted: the JSON to post for such a path with query. The query itself is not sent then. */
+  postBody?(path: string): string;
   /** A control message that asks for the list of what is subscribed, where the venue has one. */
   listSubscriptions?(id: number): string;
   createFeed(options: FeedOptions): Feed;
@@ -117,6 +125,12 @@ export interface ExchangeModule {
   /** The venue's budget of weight per minute, and the header that tells how much is used. */
   restWeightPerMinute: number;
   restWeightHeader: string;
+  /** ms that the venue keeps a connection; absent: 24 hours. */
+  socketLifeMs?: number;
+  /** Connections that may be opened per second from one address. */
+  connectsPerSecond: number;
+  /** What one address may have open in all, where the venue limits it. */
+  limits?: { connections: number; subscriptions: number };
   /** ms after which a silent socket counts as dead: the venue pings more often than that. */
   silenceLimitMs: number;
 }

@@ -1,13 +1,16 @@
 /** One exchange inside the collector: its sockets, its feed, its snapshots, and what is known of each stream. */
 import { Cron } from 'croner';
 import type { Batcher } from './batcher.ts';
+import { UsageError } from './cli.ts';
 import type { Config } from './config.ts';
+import { type BookQuality, Coverage, type StreamState, type StreamStatus, statusOf, streamKey } from './coverage.ts';
 import { DistinctCounter } from './distinct.ts';
 import type {
   Connection,
   ExchangeModule,
   Feed,
   FeedEvent,
+  FeedOptions,
   FeedOutput,
   Instrument,
   Poll,
@@ -17,9 +20,11 @@ import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
 import { DATA_TYPES, type DataType, type Rows, TABLES } from './rows.ts';
 import type { Check } from './service.ts';
+import { SilenceWatch } from './silence.ts';
 import { UnknownSample } from './unknown.ts';
+import { nowMicros } from './venue_connection.ts';
 import { VenueRest } from './venue_rest.ts';
-import { nowMicros, VenueSocket } from './venue_socket.ts';
+import { VenueSocket } from './venue_socket.ts';
 
 /** How often the feed is asked what it needs; a snapshot is late by at most this. */
 const REQUEST_CHECK_MS = 50;
@@ -30,22 +35,12 @@ const LAST_RETRY_MS = 30_000;
 const LONGEST_POLL_WAIT_MS = 60_000;
 /** Requests under way to one host. */
 const MAX_REQUESTS = 2;
-/** A stream whose last row is older than this is stale, s. */
-const AGE_LIMITS: Partial<Record<DataType, number>> = {
-  trade: 60,
-  orderbook: 60,
-  orderbook_update: 60,
-  liquidation: 3600,
-};
-const OTHER_AGE_LIMIT = 8 * 3600;
+/** Connections that may be opened at once after a while without any; no venue allows fewer. */
+const OPENING_BURST = 3;
+/** How often the sockets' streams are looked at for silence. */
+const SILENCE_CHECK_MS = 1000;
 /** Distinct reasons that are counted apart; garbage could make up any number of them. */
 const MAX_REASONS = 200;
-
-interface StreamState {
-  type: DataType;
-  instrument: Instrument;
-  lastRowAt: number | null;
-}
 
 interface Retry {
   notBefore: number;
@@ -55,24 +50,28 @@ interface Retry {
 
 export class ExchangeRunner implements FeedOutput {
   readonly sockets: VenueSocket[] = [];
+  readonly rest: VenueRest;
   private readonly wsHost: string;
+  private readonly feedOptions: FeedOptions;
   private readonly connections: Connection[];
   private readonly polls: Poll[];
   private readonly crons: Cron[] = [];
   private readonly feed: Feed;
-  private readonly rest: VenueRest;
-  /** Streams that were asked for, by `type instrument`. */
-  private readonly streams = new Map<string, StreamState>();
+  private readonly coverageBoard = new Coverage();
+  private readonly watches = new Map<VenueSocket, SilenceWatch>();
   private readonly distinct = new Map<string, { type: DataType; counter: DistinctCounter }>();
   private readonly events = new Map<string, { kind: string; reason: string; count: number }>();
   private readonly retries = new Map<string, Retry>();
-  private readonly timer: NodeJS.Timeout;
+  private readonly polling = new Set<Poll>();
+  private readonly timers: NodeJS.Timeout[];
   /** The socket whose frame is being read. */
   private reading: VenueSocket | null = null;
   private frame: { text: string; receivedAt: number } | null = null;
   private readonly unknown: UnknownSample;
   private running = 0;
   private paused = false;
+  /** When the next connection may be opened, ms. */
+  private nextOpeningAt = 0;
   private readonly stopping = new AbortController();
 
   private get stopped(): boolean {
@@ -81,40 +80,40 @@ export class ExchangeRunner implements FeedOutput {
 
   constructor(
     readonly module: ExchangeModule,
-    config: Config,
+    private readonly config: Config,
     private readonly batcher: Batcher,
     private readonly rowsWait: () => void,
     private readonly log: Logger,
   ) {
-    const hosts = config.endpoints[module.exchange] ?? module.hosts;
-    const instruments = module.marketTypes.flatMap((type) =>
-      config.symbols.map((pair) => module.instrument(pair, type)),
-    );
+    const { exchange, restWeightPerMinute: weightPerMinute, restWeightHeader: weightHeader } = module;
+    const { dataDir, blockedRetryMs } = config;
+    const hosts = config.endpoints[exchange] ?? module.hosts;
+    const instruments = instrumentsOf(module, config, log);
     this.wsHost = hosts.ws;
-    this.unknown = new UnknownSample(config.dataDir, module.exchange);
-    this.rest = new VenueRest(hosts.rest, module.restWeightPerMinute, module.restWeightHeader, log);
-    this.feed = module.createFeed({
-      instruments,
-      dataSource: config.mode,
-      orderbookIntervalMs: config.orderbookIntervalMs,
-    });
+    this.unknown = new UnknownSample(dataDir, exchange);
+    this.rest = new VenueRest({ host: hosts.rest, dataDir, weightPerMinute, weightHeader, blockedRetryMs, log });
+    this.feedOptions = { instruments, dataSource: config.mode, orderbookIntervalMs: config.orderbookIntervalMs };
+    this.feed = module.createFeed(this.feedOptions);
     this.connections = module.connections(instruments);
+    checkLimits(module, this.connections);
     this.polls = module.polls?.(instruments) ?? [];
     for (const { types, instrument } of this.connections.flatMap((each) => each.channels)) {
-      for (const type of types) this.expect(type, instrument);
+      for (const type of types) this.coverageBoard.expect(type, instrument, 'socket');
     }
-    for (const { type, instrument } of this.polls) if (instrument !== null) this.expect(type, instrument);
-    this.timer = setInterval(() => this.fetchNeeded(Date.now()), REQUEST_CHECK_MS);
+    for (const { type, instrument } of this.polls) {
+      if (instrument !== null) this.coverageBoard.expect(type, instrument, 'poll');
+    }
+    this.timers = [
+      setInterval(() => this.fetchNeeded(Date.now()), REQUEST_CHECK_MS),
+      setInterval(() => this.checkSilence(Date.now()), SILENCE_CHECK_MS),
+    ];
     void this.open();
-  }
-
-  private expect(type: DataType, instrument: Instrument): void {
-    this.streams.set(streamKey(type, instrument.instrument), { type, instrument, lastRowAt: null });
   }
 
   /** Instrument lists first, where units come from them; then sockets, and what is polled. */
   private async open(): Promise<void> {
-    for (const { path, weight, optional } of this.module.instrumentLists ?? []) {
+    const lists = this.module.instrumentLists ?? [];
+    for (const { path, weight, optional } of lists) {
       if (optional) await this.ask(path, weight);
       else await this.fetchUntilServed(path, weight);
     }
@@ -122,11 +121,18 @@ export class ExchangeRunner implements FeedOutput {
     for (const connection of this.connections) this.sockets.push(this.openSocket(connection));
     if (this.paused) this.pause();
     for (const poll of this.polls) {
-      // Once at the start, then shortly after the venue publishes; a slow round delays the next one instead of meeting it.
+      // Once at the start, then shortly after the venue publishes.
       const ask = () => this.poll(poll);
       this.crons.push(new Cron(poll.cron, { protect: true, timezone: 'UTC' }, ask));
       void ask();
     }
+    if (lists.length === 0) return;
+    // Contract sizes change, and new instruments come. Each process at a time of its own within the hour.
+    const [second, minute] = [Math.floor(Math.random() * 60), Math.floor(Math.random() * 60)];
+    const reload = async () => {
+      for (const { path, weight } of lists) await this.ask(path, weight);
+    };
+    this.crons.push(new Cron(`${second} ${minute} * * * *`, { protect: true, timezone: 'UTC' }, reload));
   }
 
   private openSocket(connection: Connection): VenueSocket {
@@ -136,6 +142,9 @@ export class ExchangeRunner implements FeedOutput {
       connection,
       log: this.log,
       random: Math.random,
+      openingWait: () => this.openingWait(Date.now()),
+      blockedRetryMs: this.config.blockedRetryMs,
+      createProbe: () => this.module.createFeed(this.feedOptions),
       onFrame: (text, receivedAt) => {
         this.reading = socket;
         this.frame = { text, receivedAt };
@@ -144,15 +153,49 @@ export class ExchangeRunner implements FeedOutput {
       },
       onLost: () => this.feed.disconnected(connection.channels, this),
     });
+    const { exchange } = this.module;
+    const { path } = connection;
+    const watch = new SilenceWatch(connection.channels, this.coverageBoard, {
+      classSilent: (type, seconds) => {
+        this.count('silent', type);
+        this.log.warn({ event: 'class_silent', exchange, path, type, seconds });
+        socket.renew(`no ${type} for ${seconds} s`);
+      },
+      neverDelivered: ({ type, instrument }) => {
+        this.count('never_delivered', type);
+        this.log.warn({ event: 'never_delivered', exchange, path, type, instrument: instrument.instrument });
+      },
+    });
+    this.watches.set(socket, watch);
     return socket;
+  }
+
+  /** Venues limit the connections that one address may open in a time: each takes its place in the row. */
+  private openingWait(now: number): number {
+    const interval = 1000 / this.module.connectsPerSecond;
+    const at = Math.max(this.nextOpeningAt, now - (OPENING_BURST - 1) * interval);
+    this.nextOpeningAt = at + interval;
+    return Math.max(at - now, 0);
+  }
+
+  private checkSilence(now: number): void {
+    if (this.paused) return;
+    for (const [socket, watch] of this.watches) {
+      if (socket.openedAt !== null && socket.state.connected) watch.check(now, socket.openedAt);
+    }
   }
 
   row<T extends DataType>(type: T, row: Rows[T]): void {
     this.batcher.add(type, row);
     this.rowsWait();
     const key = streamKey(type, row.instrument);
-    const stream = this.streams.get(key);
-    if (stream) stream.lastRowAt = Date.now();
+    const now = Date.now();
+    this.coverageBoard.row(type, row.instrument, now);
+    if (type === 'orderbook_update') {
+      this.coverageBoard.bookUpdate(row.instrument, now, (row as Rows['orderbook_update']).is_snapshot);
+    } else if (type === 'orderbook') {
+      this.coverageBoard.bookPublished(row.instrument, now, (row as Rows['orderbook']).verified);
+    }
     let entry = this.distinct.get(key);
     if (!entry) this.distinct.set(key, (entry = { type, counter: new DistinctCounter() }));
     entry.counter.add(distinctKey(type, row));
@@ -162,11 +205,12 @@ export class ExchangeRunner implements FeedOutput {
     const reason = reasonOf(event);
     const count = this.count(event.kind, reason);
     if (event.kind === 'ack') this.reading?.onAck(event.id, event.error, event.granted);
-    else if (event.kind === 'closing') this.reading?.restart(event.reason);
+    else if (event.kind === 'closing') this.reading?.renew(event.reason);
     else if (event.kind === 'reply') this.reading?.reply(event.text);
     else if (event.kind === 'resubscribe') for (const socket of this.sockets) socket.resubscribe(event.channels);
     else if (event.kind === 'resync') {
-      const { symbol, exchange } = event.instrument;
+      const { symbol, exchange, instrument } = event.instrument;
+      this.coverageBoard.bookBroken(instrument, Date.now());
       this.log.warn({ event: 'resync', exchange, symbol, cause: event.cause, last: event.last, next: event.next });
     } else if (event.kind === 'rejected') {
       this.keepSample(reason);
@@ -198,7 +242,7 @@ export class ExchangeRunner implements FeedOutput {
 
   stop(): void {
     this.stopping.abort();
-    clearInterval(this.timer);
+    for (const timer of this.timers) clearInterval(timer);
     for (const socket of this.sockets) socket.stop();
     for (const cron of this.crons) cron.stop();
     void this.rest.close();
@@ -220,16 +264,26 @@ export class ExchangeRunner implements FeedOutput {
 
   /** Streams that were asked for and never gave a row. */
   silentStreams(): StreamState[] {
-    return [...this.streams.values()].filter((stream) => stream.lastRowAt === null);
+    return this.coverageBoard.silent;
+  }
+
+  /** How long each book could be trusted. */
+  bookQuality(now: number): BookQuality[] {
+    return this.coverageBoard.quality(now);
+  }
+
+  /** Whether the source of streams of this kind refuses us. */
+  private isBlocked(source: StreamState['source'], now: number): boolean {
+    return source === 'poll' ? this.rest.blocked(now) : this.sockets.some((socket) => socket.state.blocked);
   }
 
   check(now: number): Check {
     const down = this.sockets.filter((socket) => !socket.state.connected);
     const missing = this.sockets.flatMap((socket) => socket.state.missing);
     // Hours without a liquidation are normal, so its age is only a hint.
-    const judged = [...this.streams.values()].filter((stream) => stream.type !== 'liquidation');
+    const judged = this.coverageBoard.all.filter((stream) => stream.type !== 'liquidation');
     const stale = judged.filter((stream) => this.status(stream, now) !== 'healthy');
-    const blocked = this.rest.blocked(now);
+    const refused = this.rest.refused(now);
     const names = (streams: StreamState[]) =>
       streams
         .map(({ type, instrument }) => `${type} ${instrument.symbol}`)
@@ -242,7 +296,7 @@ export class ExchangeRunner implements FeedOutput {
           ? `not granted: ${missing.slice(0, 5).join(', ')}`
           : stale.length > 0
             ? `${stale.length} of ${judged.length} streams have no fresh row: ${names(stale)}`
-            : blocked;
+            : refused;
     return {
       status: message === null ? 'healthy' : down.length > 0 || stale.length > 0 ? 'unhealthy' : 'degraded',
       error_message: message,
@@ -255,19 +309,18 @@ export class ExchangeRunner implements FeedOutput {
 
   /** Every stream that was asked for, with the age of its last row. */
   coverage(now: number) {
-    return [...this.streams.values()].map((stream) => ({
+    return this.coverageBoard.all.map((stream) => ({
       type: stream.type,
       instrument: stream.instrument,
       last_success_ts: stream.lastRowAt,
       age_seconds: stream.lastRowAt === null ? null : (now - stream.lastRowAt) / 1000,
+      rows: stream.rows,
       status: this.status(stream, now),
     }));
   }
 
-  private status(stream: StreamState, now: number): 'healthy' | 'stale' | 'never' {
-    if (stream.lastRowAt === null) return 'never';
-    const limit = AGE_LIMITS[stream.type] ?? OTHER_AGE_LIMIT;
-    return now - stream.lastRowAt > limit * 1000 ? 'stale' : 'healthy';
+  private status(stream: StreamState, now: number): StreamStatus {
+    return statusOf(stream, now, this.isBlocked(stream.source, now));
   }
 
   /** Ends early at a stop; who waits asks `stopped` then. */
@@ -284,20 +337,28 @@ export class ExchangeRunner implements FeedOutput {
   }
 
   /** One round of a poll; a round that the venue refused is made up for as soon as it allows, within the same period. */
-  private async poll({ path, weight }: Poll): Promise<void> {
-    const until = await this.ask(path, weight);
-    if (until === null || this.stopped || until - Date.now() > LONGEST_POLL_WAIT_MS) return;
-    await this.wait(Math.max(until - Date.now(), FIRST_RETRY_MS));
-    if (!this.stopped) await this.ask(path, weight);
+  private async poll(poll: Poll): Promise<void> {
+    // A slow round delays the next one instead of meeting it.
+    if (this.polling.has(poll)) return;
+    this.polling.add(poll);
+    const { path, weight } = poll;
+    const ask = () => this.ask(typeof path === 'string' ? path : path(Date.now()), weight);
+    const until = await ask();
+    if (until !== null && !this.stopped && until - Date.now() <= LONGEST_POLL_WAIT_MS) {
+      await this.wait(Math.max(until - Date.now(), FIRST_RETRY_MS));
+      if (!this.stopped) await ask();
+    }
+    this.polling.delete(poll);
   }
 
   /** Asks once and feeds the answer. @returns null when served, else when to ask again (ms) */
   private async ask(path: string, weight: number): Promise<number | null> {
-    const answer = await this.rest.get(path, weight);
+    const answer = await this.rest.ask(path, weight, this.module.postBody?.(path) ?? null);
     if (this.stopped) return null;
     if (answer.kind === 'ok') {
-      this.feed.rest(path, answer.body, nowMicros(), this);
-      return null;
+      if (this.feed.rest(path, answer.body, nowMicros(), this)) return null;
+      this.count('request_failed', 'answer');
+      return Date.now();
     }
     this.count('request_failed', answer.kind);
     const { exchange } = this.module;
@@ -341,6 +402,45 @@ export class ExchangeRunner implements FeedOutput {
   }
 }
 
+/** Every pair that is asked for, and the venue's own ids that are asked for beside them. */
+function instrumentsOf(module: ExchangeModule, config: Config, log: Logger): Instrument[] {
+  const { exchange, marketTypes } = module;
+  const out = new Map<string, Instrument>();
+  for (const pair of config.symbols) {
+    for (const type of marketTypes) {
+      const instrument = module.instrument(pair, type);
+      out.set(instrument.instrument, instrument);
+      if (instrument.symbol !== pair)
+        log.info({ event: 'other_quote', exchange, asked: pair, taken: instrument.symbol });
+    }
+  }
+  for (const { id } of config.instruments.filter((each) => each.exchange === exchange)) {
+    try {
+      out.set(id, module.instrumentOf(id));
+    } catch (error) {
+      throw new UsageError(`MARKETPRISM_INSTRUMENTS: ${exchange}:${id}: ${(error as Error).message}`);
+    }
+  }
+  return [...out.values()];
+}
+
+/** @throws UsageError when the venue does not allow so much from one address */
+function checkLimits({ exchange, limits }: ExchangeModule, connections: Connection[]): void {
+  if (!limits) return;
+  const subscriptions = connections.reduce((sum, { channels }) => sum + channels.length, 0);
+  for (const [what, asked, allowed] of [
+    // One more is opened beside an old one that is to be closed.
+    ['connections', connections.length + 1, limits.connections],
+    ['subscriptions', subscriptions, limits.subscriptions],
+  ] as const) {
+    if (asked > allowed) {
+      throw new UsageError(
+        `${exchange} allows ${allowed} ${what} from one address, and ${asked} would be needed: take fewer MARKETPRISM_SYMBOLS or MARKETPRISM_INSTRUMENTS`,
+      );
+    }
+  }
+}
+
 /** What an event is counted under. */
 function reasonOf(event: FeedEvent): string {
   if (event.kind === 'resync') return event.cause;
@@ -350,10 +450,6 @@ function reasonOf(event: FeedEvent): string {
 
 function isPowerOfTwo(count: number): boolean {
   return (count & (count - 1)) === 0;
-}
-
-function streamKey(type: DataType, instrument: string): string {
-  return `${type} ${instrument}`;
 }
 
 /** The natural key as one value; numeric where it rises. */

@@ -16,22 +16,24 @@ export abstract class GuardedFeed {
   /** Where rows and events of the call under way go. */
   protected out: FeedOutput = NOWHERE;
 
-  /** Runs `work` with `out` as its output; whatever a frame holds, it only rejects it. */
-  protected guarded(out: FeedOutput, work: () => void): void {
+  /** Runs `work` with `out` as its output; whatever a frame holds, it only rejects it. @returns false when it did */
+  protected guarded(out: FeedOutput, work: () => void): boolean {
     this.out = out;
     try {
-      this.sound(work);
+      return this.sound(work);
     } finally {
       this.out = NOWHERE;
     }
   }
 
-  /** Runs `work`; an unsound value in it is told of. */
-  protected sound(work: () => void): void {
+  /** Runs `work`; an unsound value in it is told of. @returns false when there was one */
+  protected sound(work: () => void): boolean {
     try {
       work();
+      return true;
     } catch (error) {
       this.rejected(error);
+      return false;
     }
   }
 

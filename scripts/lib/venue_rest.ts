@@ -3,13 +3,13 @@
  */
 import { Pool } from 'undici';
 import type { Logger } from './log.ts';
+import { RequestBudget } from './request_budget.ts';
 
 const REQUEST_TIMEOUT_MS = 10_000;
 /** Share of the venue's weight that we use: other programs may run behind the same address. */
 const BUDGET_SHARE = 0.5;
-/** Without a `retry-after`, a refusal (429, 418) is obeyed this long; a region block (403, 451) is asked again then. */
+/** Without a `retry-after`, a refusal (429, 418) is obeyed this long. */
 const REFUSED_WAIT_MS = 60_000;
-const BLOCKED_WAIT_MS = 600_000;
 
 /** What came of a request. `wait`: not sent, or refused; nothing may be sent before `until` (ms). */
 export type RestAnswer =
@@ -17,20 +17,35 @@ export type RestAnswer =
   | { kind: 'wait'; until: number; reason: string }
   | { kind: 'failed'; reason: string };
 
-export class VenueRest {
-  private readonly pool: Pool;
-  private closedUntil = 0;
-  private closedReason = '';
-  private usedWeight = 0;
-  private usedMinute = 0;
+export interface VenueRestOptions {
+  /** `https://host[:port]`. */
+  host: string;
+  /** All processes with this data directory share one budget per host. */
+  dataDir: string;
+  weightPerMinute: number;
+  /** The header that tells the used weight; empty where there is none. */
+  weightHeader: string;
+  /** A region block (403, 451) is tried again after this time. */
+  blockedRetryMs: number;
+  log: Logger;
+}
 
-  constructor(
-    private readonly host: string,
-    private readonly weightPerMinute: number,
-    private readonly weightHeader: string,
-    private readonly log: Logger,
-  ) {
-    this.pool = new Pool(host, {
+/** Counted for metrics. */
+export interface RestStats {
+  requests: number;
+  seconds: number;
+  failed: number;
+  refused: number;
+}
+
+export class VenueRest {
+  readonly stats: RestStats = { requests: 0, seconds: 0, failed: 0, refused: 0 };
+  private readonly pool: Pool;
+  private readonly budget: RequestBudget;
+
+  constructor(private readonly options: VenueRestOptions) {
+    this.budget = new RequestBudget(options.dataDir, options.host);
+    this.pool = new Pool(options.host, {
       connections: 2,
       headersTimeout: REQUEST_TIMEOUT_MS,
       bodyTimeout: REQUEST_TIMEOUT_MS,
@@ -38,31 +53,43 @@ export class VenueRest {
   }
 
   /** Why nothing may be sent at present, or null. */
-  blocked(now: number): string | null {
-    return now < this.closedUntil ? this.closedReason : null;
+  refused(now: number): string | null {
+    return this.budget.refusal(now)?.reason ?? null;
   }
 
-  /** GET of `path` (with query), costing `weight`. Never throws. */
-  async get(path: string, weight: number): Promise<RestAnswer> {
+  /** True while the venue answers 403 or 451: it does not serve this region, or its firewall shut us out. */
+  blocked(now: number): boolean {
+    return this.budget.refusal(now)?.blocked ?? false;
+  }
+
+  /** GET of `path` (with query), or a POST of its path with the JSON `body`, costing `weight`. Never throws. */
+  async ask(path: string, weight: number, body: string | null = null): Promise<RestAnswer> {
+    const { weightPerMinute, weightHeader } = this.options;
     const now = Date.now();
-    if (now < this.closedUntil) return { kind: 'wait', until: this.closedUntil, reason: this.closedReason };
-    const minute = Math.floor(now / 60_000);
-    if (minute !== this.usedMinute) {
-      this.usedMinute = minute;
-      this.usedWeight = 0;
-    }
-    if (this.usedWeight + weight > this.weightPerMinute * BUDGET_SHARE) {
-      return { kind: 'wait', until: (minute + 1) * 60_000, reason: `weight ${this.usedWeight} used in this minute` };
-    }
-    this.usedWeight += weight;
+    const begun = performance.now();
     try {
-      const { statusCode, headers, body } = await this.pool.request({ path, method: 'GET' });
-      const text = await body.text();
-      const told = Number(headers[this.weightHeader]);
-      if (Number.isFinite(told) && this.usedMinute === minute) this.usedWeight = Math.max(this.usedWeight, told);
-      if (statusCode === 200) return { kind: 'ok', body: JSON.parse(text) };
-      return this.refused(statusCode, headers['retry-after'], text);
+      const refusal = this.budget.refusal(now);
+      if (refusal) return { kind: 'wait', until: refusal.until, reason: refusal.reason };
+      const used = this.budget.used(now);
+      if (used + weight > weightPerMinute * BUDGET_SHARE) {
+        const until = (Math.floor(now / 60_000) + 1) * 60_000;
+        return { kind: 'wait', until, reason: `weight ${used} used in this minute` };
+      }
+      this.budget.take(now, weight);
+      this.stats.requests += 1;
+      const answer = await this.pool.request(
+        body === null
+          ? { path, method: 'GET' }
+          : { path: path.split('?')[0]!, method: 'POST', body, headers: { 'content-type': 'application/json' } },
+      );
+      const text = await answer.body.text();
+      this.stats.seconds += (performance.now() - begun) / 1000;
+      const told = Number(answer.headers[weightHeader]);
+      if (Number.isFinite(told)) this.budget.told(now, told);
+      if (answer.statusCode === 200) return { kind: 'ok', body: JSON.parse(text) };
+      return this.obey(answer.statusCode, answer.headers['retry-after'], text);
     } catch (error) {
+      this.stats.failed += 1;
       return { kind: 'failed', reason: `${path.split('?')[0]}: ${(error as Error).message}` };
     }
   }
@@ -71,21 +98,22 @@ export class VenueRest {
     return this.pool.destroy();
   }
 
-  private refused(status: number, retryAfter: string | string[] | undefined, text: string): RestAnswer {
+  private obey(status: number, retryAfter: string | string[] | undefined, text: string): RestAnswer {
     const reason = `HTTP ${status}: ${text.slice(0, 200)}`;
     const blocked = status === 403 || status === 451;
-    if (status !== 429 && status !== 418 && !blocked) return { kind: 'failed', reason };
+    if (status !== 429 && status !== 418 && !blocked) {
+      this.stats.failed += 1;
+      return { kind: 'failed', reason };
+    }
+    this.stats.refused += 1;
+    const now = Date.now();
     const seconds = Number(retryAfter);
-    const wait = seconds > 0 ? seconds * 1000 : blocked ? BLOCKED_WAIT_MS : REFUSED_WAIT_MS;
+    const wait = seconds > 0 ? seconds * 1000 : blocked ? this.options.blockedRetryMs : REFUSED_WAIT_MS;
     // The end of a ban is told in the text too, and may be later than the header says.
     const bannedUntil = Number(/banned until (\d{13})/.exec(text)?.[1] ?? 0);
-    const until = Math.max(Date.now() + wait, bannedUntil);
-    // A later, shorter refusal does not end a ban.
-    if (until > this.closedUntil) {
-      this.closedUntil = until;
-      this.closedReason = reason;
-    }
-    this.log.warn({ event: 'rest_refused', host: this.host, until: new Date(this.closedUntil).toISOString() }, reason);
-    return { kind: 'wait', until: this.closedUntil, reason };
+    const refusal = this.budget.refuse(now, { until: Math.max(now + wait, bannedUntil), reason, blocked });
+    const { host, log } = this.options;
+    log.warn({ event: 'rest_refused', host, until: new Date(refusal.until).toISOString() }, reason);
+    return { kind: 'wait', until: refusal.until, reason };
   }
 }

@@ -1,21 +1,26 @@
 /**
- * One WebSocket connection to a venue, for as long as it is wanted: opens, subscribes at the venue's pace, compares what was
- * granted with what was asked, notices silence, and comes back with back-off and jitter.
+ * The channels of one connection, for as long as they are wanted: one WebSocket after the other. A lost one is opened again with
+ * back-off and jitter; one that grows old, or whose end the venue has announced, is followed by a new one before it is closed.
  */
-import { WebSocket } from 'ws';
-import type { Connection, ExchangeModule } from './exchange.ts';
+import type { Connection, ExchangeModule, Feed, FeedEvent } from './exchange.ts';
 import type { Logger } from './log.ts';
+import { VenueConnection } from './venue_connection.ts';
 
 /** Reconnect waits: doubling from the first to the last, each drawn between half and the whole of it. */
 const FIRST_WAIT_MS = 1000;
 const LAST_WAIT_MS = 30_000;
 /** A connection that held this long was sound: the next loss starts the waits anew. */
 const STABLE_MS = 60_000;
-const HANDSHAKE_TIMEOUT_MS = 10_000;
-/** A control message must be answered within this time. */
-const ACK_TIMEOUT_MS = 10_000;
-/** No venue sends a frame near this size; a snapshot of 400 levels has 40 KB. */
-const MAX_FRAME_BYTES = 16 * 1024 * 1024;
+/** Venues close a connection after 24 hours; ours is followed by another between these shares of that, so that not all go at once. */
+const SOCKET_LIFE_MS = 24 * 3_600_000;
+const RENEW_SHARE = { least: 0.9, most: 0.96 };
+/** How long the new connection must be at work before the old one is closed: what is on its way on the old one arrives meanwhile. */
+const OVERLAP_MS = 2000;
+/** A new connection that is not ready by then is given up, and another one tried later. */
+const READY_LIMIT_MS = 30_000;
+const RENEW_RETRY_MS = 60_000;
+/** What the new connection has sent waits in memory until the old one is closed; more than this is not waited for. */
+const MAX_HELD_CHARACTERS = 64 * 2 ** 20;
 const CHECK_MS = 1000;
 
 export interface VenueSocketOptions {
@@ -25,6 +30,12 @@ export interface VenueSocketOptions {
   connection: Connection;
   log: Logger;
   random(): number;
+  /** ms to wait before a connection may be opened: the venue limits how many are opened in a time. Reserves the place. */
+  openingWait(): number;
+  /** A host that refuses this region (403, 451) is asked again after this time. */
+  blockedRetryMs: number;
+  /** Reads a new connection's answers while the old one is still at work. */
+  createProbe(): Feed;
   /** A frame's text and when it arrived (µs since the epoch). */
   onFrame(text: string, receivedAt: number): void;
   /** The socket was lost, or given up; its channels may miss frames from now on. */
@@ -34,7 +45,12 @@ export interface VenueSocketOptions {
 /** State for health and metrics. */
 export interface SocketState {
   connected: boolean;
+  /** The venue answers the handshake with 403 or 451. */
+  blocked: boolean;
+  /** Losses. */
   reconnects: number;
+  /** Planned successions without a loss. */
+  renewals: number;
   frames: number;
   lastInboundAt: number;
   /** Channels that were asked for and that the venue does not list as granted. */
@@ -42,218 +58,267 @@ export interface SocketState {
   lastError: string | null;
 }
 
-interface ControlMessage {
-  /** Null: no answer is awaited. */
-  id: number | null;
-  text: string;
-  /** Its answer is the list of what is subscribed. */
-  list: boolean;
+/** A connection that is to follow the present one. */
+interface Successor {
+  connection: VenueConnection;
+  probe: Feed;
+  reason: string;
+  startedAt: number;
+  readyAt: number | null;
+  held: { text: string; receivedAt: number }[];
+  heldCharacters: number;
 }
 
 export class VenueSocket {
-  readonly state: SocketState = {
-    connected: false,
-    reconnects: 0,
-    frames: 0,
-    lastInboundAt: 0,
-    missing: [],
-    lastError: null,
-  };
-  private socket: WebSocket | null = null;
+  private current: VenueConnection | null = null;
+  private successor: Successor | null = null;
+  /** True while held frames are read: answers in them were read once already. */
+  private isReplaying = false;
   private stopped = false;
   private paused = false;
   private attempts = 0;
-  private openedAt = 0;
   private nextId = 1;
-  /** Control messages that wait for an answer, by id. */
-  private readonly unanswered = new Map<number, { sentAt: number; list: boolean }>();
-  /** Channels that the venue has named as granted on this connection. */
-  private readonly granted = new Set<string>();
-  /** Control messages that wait for their turn, and the earliest time of the next one. */
-  private readonly outgoing: ControlMessage[] = [];
-  private nextSendAt = 0;
-  private nextPingAt = 0;
-  private reconnectAtOnce = false;
-  private reconnectTimer: NodeJS.Timeout | undefined;
-  private sendTimer: NodeJS.Timeout | undefined;
+  private reconnects = 0;
+  private renewals = 0;
+  private frames = 0;
+  private lastError: string | null = null;
+  private blocked = false;
+  private renewAt = Number.POSITIVE_INFINITY;
+  private openTimer: NodeJS.Timeout | undefined;
   private readonly checkTimer: NodeJS.Timeout;
 
   constructor(private readonly options: VenueSocketOptions) {
     this.checkTimer = setInterval(() => this.check(Date.now()), CHECK_MS);
-    this.open();
+    this.openLater(0);
   }
 
-  /** The feed read an answer to a control message. `granted`: what the venue lists as subscribed, if it was asked for. */
+  get state(): SocketState {
+    return {
+      connected: this.current?.isOpen ?? false,
+      blocked: this.blocked,
+      reconnects: this.reconnects,
+      renewals: this.renewals,
+      frames: this.frames,
+      lastInboundAt: this.current?.lastInboundAt ?? 0,
+      missing: this.current?.missing ?? [],
+      lastError: this.lastError,
+    };
+  }
+
+  /** Of the present connection, ms since the epoch; null before the first. */
+  get openedAt(): number | null {
+    return this.current?.openedAt ?? null;
+  }
+
+  /** When the last text ping was sent, ms; 0 before the first. */
+  get lastPingAt(): number {
+    return this.current?.lastPingAt ?? 0;
+  }
+
+  get connection(): Connection {
+    return this.options.connection;
+  }
+
+  /** The feed read an answer to a control message. */
   onAck(id: number | null, error: string | null, granted: string[] | null): void {
-    const asked = id === null ? undefined : this.unanswered.get(id);
-    if (id !== null) this.unanswered.delete(id);
-    if (error !== null) this.fail(`control message ${id ?? ''} refused: ${error}`);
-    if (granted === null) return;
-    for (const name of granted) this.granted.add(name);
-    this.state.missing = this.options.connection.channels
-      .map((each) => each.name)
-      .filter((name) => !this.granted.has(name));
-    if (this.state.missing.length === 0) this.log('subscribed', { channels: this.granted.size });
-    else if (asked?.list) this.failMissing();
+    if (this.isReplaying || this.current === null) return;
+    const wasReady = this.current.isReady;
+    this.current.onAck(id, error, granted);
+    if (!wasReady && this.current.isReady) this.log('subscribed', { channels: this.current.grantedCount });
   }
 
-  /** Sends the venue's own heartbeat answer, at its turn. */
+  /** Sends the venue's own heartbeat answer. */
   reply(text: string): void {
-    this.enqueue([{ id: null, text, list: false }]);
+    if (!this.isReplaying) this.current?.reply(text);
   }
 
-  /** Ends and renews subscriptions: on some venues only that brings a new snapshot. Names of other sockets are passed over. */
   resubscribe(names: string[]): void {
-    const { module, connection } = this.options;
-    const channels = connection.channels.filter((each) => names.includes(each.name));
-    if (channels.length === 0) return;
-    for (const build of [module.unsubscribe, module.subscribe]) {
-      const messages = build?.(channels, this.nextId) ?? [];
-      this.nextId += messages.length;
-      this.enqueue(messages.map((each) => ({ ...each, list: false })));
-    }
+    this.current?.resubscribe(names);
   }
 
-  /** Stops reading, so that the venue's frames wait in the socket; `resume` goes on. */
   pause(): void {
     this.paused = true;
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.pause();
+    this.current?.pause();
+    this.successor?.connection.pause();
   }
 
   resume(): void {
     this.paused = false;
-    this.socket?.resume();
+    this.current?.resume();
+    this.successor?.connection.resume();
   }
 
-  /** The venue announced a close, or we know better: come back at once with a new socket. */
-  restart(reason: string): void {
-    this.state.lastError = reason;
-    this.reconnectAtOnce = true;
-    this.socket?.terminate();
+  /** Opens a new connection beside this one, and closes this one once the new one is at work: nothing is missed. */
+  renew(reason: string): void {
+    if (this.stopped || this.paused || this.isReplaying || this.successor !== null || !this.current?.isOpen) return;
+    this.log('renewal', { reason });
+    this.renewAt = Number.POSITIVE_INFINITY;
+    const wait = this.options.openingWait();
+    if (wait === 0) this.startSuccessor(reason);
+    else this.openTimer = setTimeout(() => this.startSuccessor(reason), wait);
   }
 
   /** Closes for good. */
   stop(): void {
     this.stopped = true;
     clearInterval(this.checkTimer);
-    clearTimeout(this.reconnectTimer);
-    clearTimeout(this.sendTimer);
-    this.socket?.terminate();
+    clearTimeout(this.openTimer);
+    this.successor?.connection.terminate();
+    this.current?.terminate();
+  }
+
+  private openLater(ms: number): void {
+    const wait = Math.max(ms, this.options.openingWait());
+    if (wait === 0) this.open();
+    else this.openTimer = setTimeout(() => this.open(), wait);
   }
 
   private open(): void {
-    const socket = new WebSocket(this.options.host + this.options.connection.path, {
-      perMessageDeflate: false,
-      handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
-      maxPayload: MAX_FRAME_BYTES,
+    const connection: VenueConnection = this.connect({
+      opened: () => {
+        this.blocked = false;
+        this.planRenewal();
+        this.log('connected', { channels: this.options.connection.channels.length });
+      },
+      frame: (text, receivedAt) => {
+        if (this.current === connection) this.read(text, receivedAt);
+      },
+      closed: (end) => this.lost(connection, end),
     });
-    this.socket = socket;
-    socket.on('open', () => this.opened(socket));
-    socket.on('message', (data: Buffer) => {
-      this.state.frames += 1;
-      this.state.lastInboundAt = Date.now();
-      this.options.onFrame(data.toString(), nowMicros());
-    });
-    // The ws package answers pings by itself; they count as a sign of life.
-    socket.on('ping', () => {
-      this.state.lastInboundAt = Date.now();
-    });
-    socket.on('error', (error) => {
-      this.state.lastError = error.message;
-    });
-    socket.on('close', (code, reason) => this.closed(socket, code, reason.toString()));
+    this.current = connection;
   }
 
-  private opened(socket: WebSocket): void {
-    this.openedAt = Date.now();
-    this.state.connected = true;
-    this.state.lastInboundAt = this.openedAt;
-    this.state.missing = [];
-    this.granted.clear();
-    if (this.paused) socket.pause();
-    const { module, connection } = this.options;
-    const messages: ControlMessage[] = module
-      .subscribe(connection.channels, this.nextId)
-      .map((each) => ({ ...each, list: false }));
-    this.nextId += messages.length;
-    const list = module.listSubscriptions?.(this.nextId);
-    if (list !== undefined) messages.push({ id: this.nextId++, text: list, list: true });
-    this.nextPingAt = this.openedAt + (module.ping?.everyMs ?? Number.POSITIVE_INFINITY);
-    this.log('connected', { messages: messages.length });
-    this.enqueue(messages);
+  private connect(
+    handlers: Pick<ConstructorParameters<typeof VenueConnection>[0], 'opened' | 'frame' | 'closed'>,
+  ): VenueConnection {
+    const { module, host, connection } = this.options;
+    const takeIds = (count: number) => {
+      this.nextId += count;
+      return this.nextId - count;
+    };
+    const fault = (message: string) => this.fault(message);
+    return new VenueConnection({ module, host, connection, takeIds, fault, ...handlers }, this.paused);
   }
 
-  private enqueue(messages: ControlMessage[]): void {
-    this.outgoing.push(...messages);
-    if (this.sendTimer === undefined) this.sendNext();
+  private read(text: string, receivedAt: number): void {
+    this.frames += 1;
+    this.options.onFrame(text, receivedAt);
   }
 
-  /** Sends what waits, no faster than the venue allows. */
-  private sendNext(): void {
-    this.sendTimer = undefined;
-    const now = Date.now();
-    if (now >= this.nextSendAt && this.socket?.readyState === WebSocket.OPEN) {
-      const message = this.outgoing.shift();
-      if (message === undefined) return;
-      if (message.id !== null) this.unanswered.set(message.id, { sentAt: now, list: message.list });
-      this.socket.send(message.text);
-      this.nextSendAt = now + 1000 / this.options.module.messagesPerSecond;
+  private planRenewal(): void {
+    const { module, random } = this.options;
+    const share = RENEW_SHARE.least + (RENEW_SHARE.most - RENEW_SHARE.least) * random();
+    this.renewAt = Date.now() + (module.socketLifeMs ?? SOCKET_LIFE_MS) * share;
+  }
+
+  private lost(connection: VenueConnection, end: { code: number; reason: string; refused: number | null }): void {
+    if (this.current !== connection || this.stopped) return;
+    const { openedAt } = connection;
+    if (openedAt !== null) this.options.onLost();
+    if (openedAt !== null && Date.now() - openedAt > STABLE_MS) this.attempts = 0;
+    this.reconnects += 1;
+    this.blocked = end.refused === 403 || end.refused === 451;
+    if (this.successor?.connection.isOpen) {
+      this.log('disconnected', { code: end.code, reason: end.reason, wait_ms: 0 });
+      this.succeed(this.successor);
+      return;
     }
-    if (this.outgoing.length === 0 || this.socket?.readyState !== WebSocket.OPEN) return;
-    this.sendTimer = setTimeout(() => this.sendNext(), Math.max(this.nextSendAt - now, 1));
+    this.dropSuccessor();
+    this.current = null;
+    const ceiling = Math.min(FIRST_WAIT_MS * 2 ** this.attempts, LAST_WAIT_MS);
+    const chance = 0.5 + 0.5 * this.options.random();
+    const wait = Math.round(this.blocked ? this.options.blockedRetryMs * (1 + 0.1 * chance) : ceiling * chance);
+    this.attempts += 1;
+    this.log('disconnected', { code: end.code, reason: end.reason, wait_ms: wait });
+    this.openLater(wait);
   }
 
-  private closed(socket: WebSocket, code: number, reason: string): void {
-    if (this.socket !== socket) return;
-    const wasConnected = this.state.connected;
-    this.state.connected = false;
-    this.unanswered.clear();
-    this.outgoing.length = 0;
-    clearTimeout(this.sendTimer);
-    this.sendTimer = undefined;
-    if (this.stopped) return;
-    if (wasConnected) this.options.onLost();
-    if (wasConnected && Date.now() - this.openedAt > STABLE_MS) this.attempts = 0;
-    const ceiling = Math.min(FIRST_WAIT_MS * 2 ** this.attempts, LAST_WAIT_MS);
-    const wait = this.reconnectAtOnce ? 0 : Math.round(ceiling * (0.5 + 0.5 * this.options.random()));
-    this.reconnectAtOnce = false;
-    this.attempts += 1;
-    this.state.reconnects += 1;
-    this.log('disconnected', { code, reason: reason || this.state.lastError, wait_ms: wait });
-    this.reconnectTimer = setTimeout(() => this.open(), wait);
+  private startSuccessor(reason: string): void {
+    if (this.stopped || !this.current?.isOpen) return;
+    const successor: Successor = {
+      connection: this.connect({
+        opened: () => undefined,
+        frame: (text, receivedAt) =>
+          this.successor === successor
+            ? this.hold(successor, text, receivedAt)
+            : this.readOf(successor, text, receivedAt),
+        closed: (end) => {
+          if (this.successor === successor) this.giveUp(`the new connection ended: ${end.reason || end.code}`);
+          else this.lost(successor.connection, end);
+        },
+      }),
+      probe: this.options.createProbe(),
+      reason,
+      startedAt: Date.now(),
+      readyAt: null,
+      held: [],
+      heldCharacters: 0,
+    };
+    this.successor = successor;
+  }
+
+  /** Frames of a successor that took over, as long as it is the present one. */
+  private readOf(successor: Successor, text: string, receivedAt: number): void {
+    if (this.current === successor.connection) this.read(text, receivedAt);
+  }
+
+  /** Keeps a frame for later; only answers and heartbeats in it are looked at now. */
+  private hold(successor: Successor, text: string, receivedAt: number): void {
+    successor.held.push({ text, receivedAt });
+    successor.heldCharacters += text.length;
+    if (successor.heldCharacters > MAX_HELD_CHARACTERS) {
+      this.giveUp('the new connection sent too much before it was ready');
+      return;
+    }
+    const event = (each: FeedEvent) => {
+      if (each.kind === 'ack') successor.connection.onAck(each.id, each.error, each.granted);
+      else if (each.kind === 'reply') successor.connection.reply(each.text);
+    };
+    successor.probe.frame(text, receivedAt, { row: () => undefined, event });
+  }
+
+  private giveUp(reason: string): void {
+    this.fault(reason);
+    this.dropSuccessor();
+    this.renewAt = Date.now() + RENEW_RETRY_MS;
+  }
+
+  private dropSuccessor(): void {
+    const dropped = this.successor;
+    this.successor = null;
+    dropped?.connection.terminate();
+  }
+
+  /** The new connection takes over: first what it has sent so far, in its order. */
+  private succeed(successor: Successor): void {
+    const old = this.current;
+    this.current = successor.connection;
+    this.successor = null;
+    old?.terminate();
+    this.isReplaying = true;
+    for (const { text, receivedAt } of successor.held) this.read(text, receivedAt);
+    this.isReplaying = false;
+    this.planRenewal();
+    this.log('renewed', { reason: successor.reason, held: successor.held.length });
   }
 
   private check(now: number): void {
-    if (!this.state.connected || this.paused) return;
-    if (now - this.state.lastInboundAt > this.options.module.silenceLimitMs) {
-      this.fail(`silent for ${Math.round((now - this.state.lastInboundAt) / 1000)} s`);
-      this.socket?.terminate();
-      return;
-    }
-    for (const [id, { sentAt }] of this.unanswered) {
-      if (now - sentAt <= ACK_TIMEOUT_MS) continue;
-      this.unanswered.delete(id);
-      this.fail(`control message ${id} was not answered`);
-      this.socket?.terminate();
-      return;
-    }
-    const { ping } = this.options.module;
-    if (ping && now >= this.nextPingAt) {
-      this.nextPingAt = now + ping.everyMs;
-      this.reply(ping.text);
-    }
-    // Where the venue names each granted channel, those that it leaves out show by now.
-    if (this.granted.size > 0 && this.state.missing.length > 0 && now - this.openedAt > ACK_TIMEOUT_MS)
-      this.failMissing();
+    this.current?.check(now);
+    const { successor } = this;
+    if (successor !== null) {
+      successor.connection.check(now);
+      if (successor.connection.isReady) successor.readyAt ??= now;
+      if (successor.readyAt !== null && now - successor.readyAt >= OVERLAP_MS) {
+        this.renewals += 1;
+        this.succeed(successor);
+      } else if (successor.readyAt === null && now - successor.startedAt > READY_LIMIT_MS && !this.paused) {
+        this.giveUp('the new connection was not ready in time');
+      }
+    } else if (now >= this.renewAt) this.renew('age');
   }
 
-  private failMissing(): void {
-    const message = `not granted: ${this.state.missing.slice(0, 10).join(', ')}`;
-    if (this.state.lastError !== message) this.fail(message);
-  }
-
-  private fail(message: string): void {
-    this.state.lastError = message;
+  private fault(message: string): void {
+    this.lastError = message;
     const { module, connection, log } = this.options;
     log.warn({ event: 'socket_fault', exchange: module.exchange, path: connection.path }, message);
   }
@@ -262,17 +327,4 @@ export class VenueSocket {
     const { module, connection, log } = this.options;
     log.info({ event: `socket_${event}`, exchange: module.exchange, path: connection.path, ...fields });
   }
-}
-
-/** Wall clock minus the fine clock, ms. The fine clock does not follow corrections of the wall clock. */
-let anchor = Date.now() - performance.now();
-/** A difference beyond the wall clock's own coarseness is a correction of it. */
-const CORRECTION_MS = 2;
-
-/** Wall clock in µs since the epoch, as fine as the platform tells it. */
-export function nowMicros(): number {
-  const fine = performance.now();
-  const wall = Date.now();
-  if (Math.abs(anchor + fine - wall) > CORRECTION_MS) anchor = wall - fine;
-  return Math.round((anchor + fine) * 1000);
 }

@@ -1,0 +1,71 @@
+/**
+ * Alarms for what is open and yet does not speak: a class of channels on a socket of which nothing comes any more, and a stream that
+ * was granted and never gave a row. One busy channel hides a dead one from the socket's own alarm.
+ */
+import type { Coverage, StreamState } from './coverage.ts';
+import type { Channel } from './exchange.ts';
+import type { DataType } from './rows.ts';
+
+/** A class whose last row on a socket is older than this is silent, ms. Readings make a row a minute; liquidations come when they come. */
+const CLASS_LIMITS: Partial<Record<DataType, number>> = {
+  trade: 60_000,
+  orderbook_update: 60_000,
+  funding_rate: 150_000,
+  open_interest: 150_000,
+  volatility_index: 150_000,
+};
+/** A stream that has given nothing for this long after its socket opened is told of, ms. */
+const FIRST_ROW_LIMIT_MS = 60_000;
+/** A class that stays silent is told again, and its socket renewed again, after this time. */
+const REPEAT_MS = 600_000;
+
+export interface SilenceAlarms {
+  /** Nothing of this class came for `seconds`, on a socket that is open. */
+  classSilent(type: DataType, seconds: number): void;
+  /** Granted, and never a row. */
+  neverDelivered(stream: StreamState): void;
+}
+
+/** The alarms of one socket's channels. */
+export class SilenceWatch {
+  private readonly told = new Map<DataType, number>();
+
+  constructor(
+    private readonly channels: readonly Channel[],
+    private readonly coverage: Coverage,
+    private readonly alarms: SilenceAlarms,
+  ) {}
+
+  /** @param openedAt when the present connection opened, ms */
+  check(now: number, openedAt: number): void {
+    const newest = new Map<DataType, number>();
+    for (const { types, instrument } of this.channels) {
+      for (const type of types) {
+        const stream = this.coverage.find(type, instrument.instrument);
+        if (!stream) continue;
+        newest.set(type, Math.max(newest.get(type) ?? openedAt, stream.lastRowAt ?? 0));
+        this.checkFirst(stream, now, openedAt);
+      }
+    }
+    for (const [type, at] of newest) this.checkClass(type, now, at);
+  }
+
+  private checkFirst(stream: StreamState, now: number, openedAt: number): void {
+    if (stream.type === 'liquidation' || stream.lastRowAt !== null || stream.toldSilent) return;
+    if (now - openedAt < FIRST_ROW_LIMIT_MS) return;
+    stream.toldSilent = true;
+    this.alarms.neverDelivered(stream);
+  }
+
+  private checkClass(type: DataType, now: number, newestAt: number): void {
+    const limit = CLASS_LIMITS[type];
+    if (limit === undefined) return;
+    if (now - newestAt <= limit) {
+      this.told.delete(type);
+      return;
+    }
+    if (now - (this.told.get(type) ?? Number.NEGATIVE_INFINITY) < REPEAT_MS) return;
+    this.told.set(type, now);
+    this.alarms.classSilent(type, Math.round((now - newestAt) / 1000));
+  }
+}
