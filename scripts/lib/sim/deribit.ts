@@ -202,6 +202,7 @@ class DeribitSession implements Session {
   private heartbeatMs: number | null = null;
   private beatAt = 0;
   private isTested = false;
+  private isRefused = false;
 
   constructor(
     private readonly peer: Peer,
@@ -212,6 +213,8 @@ class DeribitSession implements Session {
   ) {}
 
   message(text: string): void {
+    // What is still on the way when the connection is being closed is not heard any more.
+    if (this.isRefused) return;
     const came = this.micros();
     let call: Call = {};
     try {
@@ -221,6 +224,7 @@ class DeribitSession implements Session {
       if (!(error instanceof RpcError)) throw error;
       this.peer.answer(answerText(error, [came, this.micros()], call.id));
       if (error.code !== 10028) return;
+      this.isRefused = true;
       this.wire.ledger.counters.closed_rate++;
       this.peer.close(1008, error.message);
     }

@@ -2,7 +2,7 @@
 import { BookChannel, notification, SnapshotCount } from './deribit_book.ts';
 import { amountText, type Contract, float, identityOf, priceText, tradeIdOf } from './deribit_contracts.ts';
 import type { TradeRange } from './deribit_rpc.ts';
-import type { DistinctLedger, KeyLedger, StreamLedger } from './ledger.ts';
+import type { DistinctLedger, StreamLedger } from './ledger.ts';
 import { type Diff, type Market, type MarketSink, seededRandom, seedFor, type Trade } from './market.ts';
 import type { Perpetual } from './perpetual.ts';
 import type { Peer, Topic, Wire } from './venue.ts';
@@ -26,39 +26,10 @@ const FUNDING_DAMPER = 0.000_05;
 /** What became of the price with a trade. */
 const TICKS = { plus: 0, zeroPlus: 1, minus: 2, zeroMinus: 3 } as const;
 
-/** A frame of trades has one key on the wire, its last sequence, that stands for each of its trades in the ledger. */
-class FrameLedger implements KeyLedger {
-  private readonly frames = new Map<number, readonly number[]>();
-
-  constructor(private readonly trades: StreamLedger) {}
-
-  /** The key of a frame with these trades, one or more. */
-  key(sequences: readonly number[]): number {
-    const key = sequences.at(-1) as number;
-    this.frames.set(key, sequences);
-    return key;
-  }
-
-  record(key: number): void {
-    for (const sequence of this.take(key)) this.trades.record(sequence);
-  }
-
-  withhold(key: number): void {
-    for (const _ of this.take(key)) this.trades.withhold();
-  }
-
-  private take(key: number): readonly number[] {
-    const found = this.frames.get(key) ?? [];
-    this.frames.delete(key);
-    return found;
-  }
-}
-
 /** Trades of one interval that wait for its end. */
 interface Batch {
   readonly topic: Topic;
   readonly everyMs: number;
-  readonly ledger: FrameLedger;
   readonly sequences: number[];
   readonly rows: string[];
   endsAt: number;
@@ -113,9 +84,9 @@ export class DeribitMarket implements MarketSink {
       interval === '100ms' ? dataType : `${dataType}_${interval}`;
     const { instrument, symbol } = contract;
     this.batches = INTERVAL_NAMES.map((interval) => {
-      const ledger = new FrameLedger(stream(typeOf(interval, 'trade')));
+      const ledger = stream(typeOf(interval, 'trade'));
       const topic = wire.topic(`trades.${instrument}.${interval}`, 'trade', symbol, ledger);
-      return { topic, everyMs: INTERVALS[interval], ledger, sequences: [], rows: [], endsAt: 0 };
+      return { topic, everyMs: INTERVALS[interval], sequences: [], rows: [], endsAt: 0 };
     });
     const snapshots = new SnapshotCount(wire);
     this.books = INTERVAL_NAMES.map((interval) => {
@@ -275,7 +246,7 @@ export class DeribitMarket implements MarketSink {
     const sequences = batch.sequences.splice(0);
     const rows = batch.rows.splice(0);
     if (batch.topic.subscribers.size === 0) return;
-    this.wire.publish(batch.topic, batch.ledger.key(sequences), notification(batch.topic.name, `[${rows.join(',')}]`));
+    this.wire.publish(batch.topic, sequences, notification(batch.topic.name, `[${rows.join(',')}]`));
   }
 
   private tradeText({ id, time, price, quantity, buyerIsMaker }: Trade, more: string): string {

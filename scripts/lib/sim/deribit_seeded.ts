@@ -73,6 +73,8 @@ export class SeededDeribit implements DeribitSource {
 
   result(method: string, params: Params): string | undefined {
     const now = Math.floor(this.wire.clock());
+    // While production is stopped, the readings stand still with it; trades grow older all the same.
+    const readAt = this.isStopped ? Math.floor(this.told) : now;
     const { counters } = this.wire.ledger;
     switch (method) {
       case 'get_instruments':
@@ -86,9 +88,9 @@ export class SeededDeribit implements DeribitSource {
         return this.market(params).trades(rangeOf({ ...params, start_seq: undefined, end_seq: undefined }), now);
       case 'get_order_book':
         counters.snapshots++;
-        return this.market(params).orderBook(Number(choiceOf(params, 'depth', DEPTHS, '5')), now);
+        return this.market(params).orderBook(Number(choiceOf(params, 'depth', DEPTHS, '5')), readAt);
     }
-    const reading = this.reading(method, params, now);
+    const reading = this.reading(method, params, readAt);
     if (reading !== undefined) counters.reading_answers++;
     return reading;
   }

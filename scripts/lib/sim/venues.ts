@@ -1,5 +1,6 @@
 /** The exchanges that can be simulated, by the names that the rest of the project gives them. */
 import { binanceVenue } from './binance_venue.ts';
+import { deribitVenue } from './deribit.ts';
 import { hyperliquidVenue } from './hyperliquid.ts';
 import type { VenueMaker } from './options.ts';
 
@@ -7,4 +8,5 @@ export const VENUES: Readonly<Record<string, VenueMaker>> = {
   binance_spot: binanceVenue('spot'),
   binance_derivatives: binanceVenue('usdm'),
   hyperliquid: hyperliquidVenue,
+  deribit_derivatives: deribitVenue,
 };
