@@ -72,6 +72,8 @@ export class Playback {
   private position = 0;
   private pausedAt: number | null = null;
   private hasFinished = false;
+  /** Told of a reader that joins the clock's session where it is, before its first frame. */
+  joined: (reader: Reader) => void = () => undefined;
 
   /** @param unwrap how a frame looks to a reader that takes data without its wrapping */
   constructor(
@@ -122,8 +124,12 @@ export class Playback {
     for (const way of this.ways.values()) {
       if (way.isFlowing || now - way.subscribedAt < SETTLE_MS) continue;
       way.isFlowing = true;
-      if (this.speed === 'max') this.pump(way);
-      else way.cursor = this.position;
+      if (this.speed === 'max') {
+        this.pump(way);
+      } else {
+        way.cursor = this.position;
+        this.joined(way);
+      }
     }
     if (this.speed !== 'max') this.followClock(now, this.speed);
     this.hasFinished ||= this.areReadersDone();
