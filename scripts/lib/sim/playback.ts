@@ -75,12 +75,12 @@ export class Playback {
   /** Told of a reader that joins the clock's session where it is, before its first frame. */
   joined: (reader: Reader) => void = () => undefined;
 
-  /** @param unwrap how a frame looks to a reader that takes data without its wrapping */
+  /** @param unwrap how a frame looks to this reader, which takes data without its wrapping */
   constructor(
     private readonly frames: readonly PlayedFrame[],
     private readonly wire: Wire,
     readonly speed: number | 'max',
-    private readonly unwrap: (text: string) => string = (text) => text,
+    private readonly unwrap: (text: string, reader: Reader) => string = (text) => text,
   ) {
     this.families = new Set(frames.map(({ family }) => family));
   }
@@ -208,7 +208,7 @@ export class Playback {
       for (const key of frame.keys) frame.ledger?.withhold(key);
       return;
     }
-    const encoded = encodeFrame(way.peer.combined ? frame.text : this.unwrap(frame.text));
+    const encoded = encodeFrame(way.peer.combined ? frame.text : this.unwrap(frame.text, way));
     for (const key of frame.keys) frame.ledger?.record(key);
     if (verdict === 'hold') {
       way.held = { family: frame.family, frame: encoded };
