@@ -34,6 +34,8 @@ export interface Config {
   collectorId: string;
   /** ms of venue time between two orderbook rows; 0: one per applied update. */
   orderbookIntervalMs: number;
+  /** How long after a trade Deribit's history is asked whether it was a liquidation, ms; absent: as long as the venue takes to tell. */
+  liquidationDelayMs: number | undefined;
   /** A venue that answers 403 or 451 is asked again after this time, ms. */
   blockedRetryMs: number;
   ackWaitSeconds: number;
@@ -84,6 +86,7 @@ const environment = z.object({
     .regex(/^[\w.-]{1,64}$/, 'takes up to 64 letters, digits, ., _ and -')
     .default(() => hostname().replace(/[^\w.-]/g, '_')),
   MARKETPRISM_ORDERBOOK_INTERVAL: z.string().default('10s'),
+  MARKETPRISM_LIQUIDATION_DELAY: z.string().optional(),
   MARKETPRISM_BLOCKED_RETRY: z.string().default('10m'),
   MARKETPRISM_ACK_WAIT_SECONDS: z.coerce.number().min(1).max(3600).default(60),
   MARKETPRISM_STREAM_MAX_BYTES: z.coerce.number().int().min(1_048_576).optional(),
@@ -134,6 +137,10 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     }),
     collectorId: values.MARKETPRISM_COLLECTOR_ID,
     orderbookIntervalMs: duration('MARKETPRISM_ORDERBOOK_INTERVAL', values.MARKETPRISM_ORDERBOOK_INTERVAL),
+    liquidationDelayMs:
+      values.MARKETPRISM_LIQUIDATION_DELAY === undefined
+        ? undefined
+        : duration('MARKETPRISM_LIQUIDATION_DELAY', values.MARKETPRISM_LIQUIDATION_DELAY),
     blockedRetryMs: duration('MARKETPRISM_BLOCKED_RETRY', values.MARKETPRISM_BLOCKED_RETRY),
     ackWaitSeconds: values.MARKETPRISM_ACK_WAIT_SECONDS,
     streamMaxBytes: values.MARKETPRISM_STREAM_MAX_BYTES,

@@ -94,6 +94,8 @@ export interface FeedOptions {
   marketType?: MarketType;
   /** ms of venue time between two orderbook rows; 0: one per applied update. */
   orderbookIntervalMs: number;
+  /** ms after which a venue's history tells which trades were liquidations, where live trades do not; absent: the venue's. */
+  liquidationDelayMs?: number | undefined;
 }
 
 export interface ExchangeModule {

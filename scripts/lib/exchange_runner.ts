@@ -92,7 +92,8 @@ export class ExchangeRunner implements FeedOutput {
     this.wsHost = hosts.ws;
     this.unknown = new UnknownSample(dataDir, exchange);
     this.rest = new VenueRest({ host: hosts.rest, dataDir, weightPerMinute, weightHeader, blockedRetryMs, log });
-    this.feedOptions = { instruments, dataSource: config.mode, orderbookIntervalMs: config.orderbookIntervalMs };
+    const { mode: dataSource, orderbookIntervalMs, liquidationDelayMs } = config;
+    this.feedOptions = { instruments, dataSource, orderbookIntervalMs, liquidationDelayMs };
     this.feed = module.createFeed(this.feedOptions);
     this.connections = module.connections(instruments);
     checkLimits(module, this.connections);
@@ -385,9 +386,13 @@ export class ExchangeRunner implements FeedOutput {
     const now = Date.now();
     // A snapshot older than the first held diff is normal in a race, and asked for again soon.
     const served = until === null && !this.feed.requests().some((each) => each.path === request.path);
-    retry.attempts = served ? 0 : retry.attempts + 1;
-    const wait =
-      retry.attempts === 0 ? FIRST_RETRY_MS : Math.min(FIRST_RETRY_MS * 2 ** (retry.attempts - 1), LAST_RETRY_MS);
+    if (served) {
+      // The next one may be for another path, and never for this one again.
+      this.retries.delete(request.path);
+      return;
+    }
+    retry.attempts += 1;
+    const wait = Math.min(FIRST_RETRY_MS * 2 ** (retry.attempts - 1), LAST_RETRY_MS);
     retry.notBefore = Math.max(until ?? 0, now + wait);
   }
 
