@@ -46,6 +46,24 @@ describe('OKX from the venue to hot', () => {
     return rows.length;
   }
 
+  /** Compares all streams that have keys. @param atLeast rows that each of them must have, so that it tells something */
+  async function compareAll(atLeast: { trades: number; updates: number; liquidations: number }): Promise<void> {
+    const hot = 'FROM marketprism_hot';
+    const updateIds = `SELECT last_update_id ${hot}.orderbook_updates WHERE $ AND NOT is_snapshot`;
+    const columns = 'symbol, side, toString(price), toString(quantity), toUnixTimestamp64Milli(timestamp)';
+    for (const exchange of EXCHANGES) {
+      for (const symbol of SYMBOLS) {
+        const trades = await compare(exchange, symbol, 'trade', `SELECT trade_id ${hot}.trades WHERE $`);
+        assert.ok(trades > atLeast.trades, `${trades} trades of ${exchange} ${symbol}`);
+        const updates = await compare(exchange, symbol, 'orderbook_update', updateIds);
+        assert.ok(updates > atLeast.updates, `${updates} updates of ${exchange} ${symbol}`);
+        if (exchange === 'okx_spot') continue;
+        const told = await compare(exchange, symbol, 'liquidation', `SELECT ${columns} ${hot}.liquidations WHERE $`);
+        assert.ok(told > atLeast.liquidations, `${told} liquidations of ${symbol}`);
+      }
+    }
+  }
+
   test('each fill, update and liquidation that was sent is one row, and there are no others', async () => {
     const count = async (): Promise<number> =>
       Number((await pipeline.query('SELECT count() FROM marketprism_hot.liquidations'))[0]?.[0]);
@@ -53,24 +71,7 @@ describe('OKX from the venue to hot', () => {
     await new Promise((done) => setTimeout(done, FLOW_MS));
     await pipeline.simulate({ action: 'stop' });
     await pipeline.settled();
-    const hot = 'FROM marketprism_hot';
-    for (const exchange of EXCHANGES) {
-      for (const symbol of SYMBOLS) {
-        const trades = await compare(exchange, symbol, 'trade', `SELECT trade_id ${hot}.trades WHERE $`);
-        assert.ok(trades > 200, `${trades} trades of ${exchange} ${symbol}`);
-        const updates = await compare(
-          exchange,
-          symbol,
-          'orderbook_update',
-          `SELECT last_update_id ${hot}.orderbook_updates WHERE $ AND NOT is_snapshot`,
-        );
-        assert.ok(updates > 50, `${updates} updates of ${exchange} ${symbol}`);
-        if (exchange === 'okx_spot') continue;
-        const columns = 'symbol, side, toString(price), toString(quantity), toUnixTimestamp64Milli(timestamp)';
-        const told = await compare(exchange, symbol, 'liquidation', `SELECT ${columns} ${hot}.liquidations WHERE $`);
-        assert.ok(told > 2, `${told} liquidations of ${symbol}`);
-      }
-    }
+    await compareAll({ trades: 200, updates: 50, liquidations: 2 });
   });
 
   test('books begin with one snapshot each, their chains are unbroken, and nothing was built anew', async () => {
@@ -92,6 +93,30 @@ describe('OKX from the venue to hot', () => {
         );
       }
     }
+  });
+
+  test('after a lost update the book is renewed by a new subscription, and the keys in hot are still those that were sent', async () => {
+    const exchange = 'okx_derivatives';
+    const snapshots = async (): Promise<string[][]> =>
+      pipeline.query(
+        `SELECT symbol, last_update_id FROM marketprism_hot.orderbook_updates WHERE exchange = '${exchange}' AND is_snapshot ORDER BY last_update_id`,
+      );
+    const before = await snapshots();
+    await pipeline.simulate({ action: 'start' });
+    const lost = { action: 'drop', exchange, symbol: 'BTC-USDT', data_type: 'orderbook_update', count: 2 };
+    await pipeline.simulate(lost);
+    await pipeline.simulate({ action: 'repeat', exchange: 'okx_spot', data_type: 'trade', count: 5 });
+    await waitFor('a new snapshot', READY_MS, async () => (await snapshots()).length > before.length);
+    await pipeline.simulate({ action: 'stop' });
+    await pipeline.settled();
+    const resyncs = pipeline.events('collector', 'resync');
+    assert.deepEqual(
+      resyncs.map(({ symbol, cause }) => [symbol, cause]),
+      [['BTC-USDT', 'gap']],
+    );
+    const renewed = (await snapshots()).filter(([symbol]) => symbol === 'BTC-USDT').at(-1)?.[1];
+    assert.ok(Number(renewed) >= Number(resyncs[0]?.next), 'the snapshot is of after the gap');
+    await compareAll({ trades: 200, updates: 50, liquidations: 2 });
   });
 
   test('what was published is in hot, each row once, readings too', async () => {

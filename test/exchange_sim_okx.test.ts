@@ -29,6 +29,7 @@ interface Data {
   count: string;
   px: string;
   sz: string;
+  side: string;
   ts: string;
   instId: string;
   details: { bkPx: string; side: string; sz: string; ts: string }[];
@@ -256,10 +257,16 @@ async function follow(exchange: Exchange): Promise<void> {
     compared++;
   }
   assert.ok(compared > 20, `${compared} best prices at the id of an update`);
+  // At rest nothing is left to tell: the books are as late as the last best price, and agree with it.
+  const last = client.of('bbo-tbt').at(-1) as Data;
+  assert.ok(book.seqId >= last.seqId, `${book.seqId} and ${last.seqId}`);
+  assert.deepEqual([book.sorted('bids')[0], book.sorted('asks')[0]], [last.bids[0], last.asks[0]]);
   const { data } = await ask(sim, exchange, `/api/v5/market/books?instId=${id}&sz=400`);
   const [told] = data as [Data];
   assert.equal(told.seqId, book.seqId);
   for (const side of ['bids', 'asks'] as const) assertSame(told[side], book.sorted(side), side);
+
+  assert.ok(takenSide(client.frames) > 0.95, 'who buys pays the best ask, who sells gets the best bid');
 
   const fills = business.of('trades-all');
   const ids = fills.map(({ tradeId }) => Number(tradeId));
@@ -293,6 +300,22 @@ async function follow(exchange: Exchange): Promise<void> {
     updates.map(({ seqId }) => String(seqId)),
     'keys of updates',
   );
+}
+
+/** Share of trades whose price was, shortly before them, the best one of the side that they took. */
+function takenSide(frames: Frame[]): number {
+  const recent: Data[] = [];
+  let [taken, all] = [0, 0];
+  for (const { arg, data } of frames) {
+    for (const each of data ?? []) {
+      if (arg?.channel === 'bbo-tbt') recent.push(each);
+      if (arg?.channel !== 'trades') continue;
+      const side = each.side === 'buy' ? 'asks' : 'bids';
+      if (recent.slice(-6).some((best) => best[side][0]?.[0] === each.px)) taken++;
+      all++;
+    }
+  }
+  return taken / all;
 }
 
 function plainRows(rows: (Data & { action: string | undefined })[]): Data[] {
@@ -781,6 +804,16 @@ describe('replay', { skip: missing(SESSION) }, () => {
         );
       assert.ok(after.length > 1 && after.every(({ verified }) => verified === 'verified'));
     }
+    // Who comes late to a session on a clock begins with the book as it stands there.
+    const late = await Client.open(sim, 'okx_spot', PUBLIC);
+    late.subscribe('BTC-USDT', 'books');
+    await until('the last book', () => late.of('books').length > 0);
+    const run = feedHarness(okxSpot, Date.now() * 1000);
+    for (const text of late.texts) run.frame(text);
+    assert.deepEqual(
+      run.of('orderbook').map(({ verified, timestamp }) => [verified, timestamp]),
+      [['verified', runs.okx_spot.of('orderbook').at(-1)?.timestamp]],
+    );
     const dropped = sim.ledger().streams.filter(({ dropped: count }) => count > 0);
     assert.deepEqual(
       dropped.map(({ dropped: count }) => count),
