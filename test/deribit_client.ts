@@ -108,14 +108,20 @@ export function keys(sim: Simulator, data_type: string, symbol = SYMBOL): string
   return sim.keys({ exchange: EXCHANGE, symbol, data_type });
 }
 
-/** The book that a client has after these frames. @returns its id and levels, and at how many places the chain broke */
+/** At how many places the chain of ids broke. */
+export function breaks(frames: BookData[]): number {
+  return frames.filter(
+    ({ type, prev_change_id }, place) => type === 'change' && prev_change_id !== frames[place - 1]?.change_id,
+  ).length;
+}
+
+/** The book that a client has after these frames, in which nothing is missing. */
 export function rebuilt(frames: BookData[]) {
   const sides = { bids: new Map<number, number>(), asks: new Map<number, number>() };
   let id = 0;
-  let breaks = 0;
   for (const frame of frames) {
     if (frame.type === 'snapshot') for (const side of Object.values(sides)) side.clear();
-    else if (frame.prev_change_id !== id) breaks++;
+    else assert.equal(frame.prev_change_id, id, 'the chain of ids');
     id = frame.change_id;
     for (const side of ['bids', 'asks'] as const) {
       for (const [action, price, amount] of frame[side]) {
@@ -126,7 +132,7 @@ export function rebuilt(frames: BookData[]) {
     }
   }
   const sorted = (side: Map<number, number>, sign: 1 | -1) => [...side].sort(([a], [b]) => sign * (a - b));
-  return { id, breaks, bids: sorted(sides.bids, -1), asks: sorted(sides.asks, 1) };
+  return { id, bids: sorted(sides.bids, -1), asks: sorted(sides.asks, 1) };
 }
 
 /** The venue without sockets, under a clock of the test. */

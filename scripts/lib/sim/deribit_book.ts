@@ -67,6 +67,7 @@ export class BookChannel {
     return this.changes.name;
   }
 
+  /** Takes a reader over at the next boundary. */
   subscribe(peer: Peer): void {
     if (!this.changes.subscribers.has(peer)) this.joining.add(peer);
   }

@@ -50,6 +50,7 @@ export interface DeribitMarketOptions {
   readonly history: number;
 }
 
+/** What the venue tells of one perpetual, on its channels and over REST. The ledger counts trades by `trade_seq`. */
 export class DeribitMarket implements MarketSink {
   readonly contract: Contract;
   readonly topics: readonly Topic[];
@@ -209,13 +210,14 @@ export class DeribitMarket implements MarketSink {
     return `{"trades":[${rows.join(',')}],"has_more":${last - first + 1 > found.length}}`;
   }
 
-  /** The answer to a request for the book, as text. */
+  /** The answer to a request for the book with that many levels a side at a time (ms), as text. */
   orderBook(depth: number, at: number): string {
     const book = this.books[0] as BookChannel;
     const sides = `"bids":[${book.rows('bid', depth)}],"asks":[${book.rows('ask', depth)}]`;
     return `{"change_id":${this.market.updateId},${sides},${this.tickerText(at)}}`;
   }
 
+  /** The answer to a request for the ticker at a time (ms), as text. */
   ticker(at: number): string {
     return `{${this.tickerText(at)}}`;
   }

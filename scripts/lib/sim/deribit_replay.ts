@@ -22,6 +22,10 @@ import { OnceCounter, OnceLedger } from './once_ledger.ts';
 import { Playback, type PlayedFrame, type Reader, type ReplaySpeed } from './playback.ts';
 import { encodeFrame, type Peer, type Wire } from './venue.ts';
 
+/**
+ * The session's frames as they were, in place of markets. The ledger counts trades by `trade_seq` and changes of books by
+ * `change_id`; a book that is joined late begins with a snapshot that the recording does not have.
+ */
 export class DeribitReplay implements DeribitSource {
   readonly servesRaw = true;
   private readonly frames: readonly Frame[];

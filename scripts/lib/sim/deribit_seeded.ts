@@ -24,6 +24,7 @@ const CURRENCIES = ['BTC', 'ETH', 'USDC', 'USDT', 'EURR', 'any'] as const;
 const KINDS = ['future', 'option', 'spot', 'future_combo', 'option_combo', 'any'] as const;
 const TRUTHS = ['true', 'false'] as const;
 
+/** All markets of one simulated venue, and the methods that ask for their data. */
 export class SeededDeribit implements DeribitSource {
   readonly servesRaw = false;
   private readonly indexes: readonly { index: VolatilityIndex; topic: Topic }[];
