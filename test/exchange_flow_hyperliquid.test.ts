@@ -76,6 +76,6 @@ describe('Hyperliquid from the socket to hot', () => {
       streams: { symbol: string; dropped: number }[];
     };
     assert.ok(streams.some(({ symbol, dropped }) => symbol === 'BTC-USDC' && dropped > 0));
-    assert.deepEqual(pipeline.events('collector', 'rejected'), []);
+    assert.deepEqual(pipeline.events('collector', 'frame_rejected'), []);
   });
 });

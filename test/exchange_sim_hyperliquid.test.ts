@@ -400,6 +400,30 @@ describe('streams', () => {
     assert.equal(new Set(client.trades.map(({ tid }) => tid)).size, client.trades.length);
   });
 
+  it('a stop tells what is left: the open block of trades, and the book to who has an older one', async () => {
+    const sim = await start({ tradesPerSecond: 100 });
+    const early: Client[] = [];
+    for (let place = 0; place < 8; place++) {
+      const client = await Client.open(sim);
+      client.subscribe('trades');
+      client.subscribe('l2Book');
+      early.push(client);
+    }
+    await until('some trades', () => early.every((client) => client.trades.length > 40 && client.books.length > 0));
+    await rest(sim, ...early);
+    const book = await info<Book>(sim, { type: 'l2Book', coin: 'BTC' });
+    const candles = await info<{ n: number }[]>(sim, {
+      type: 'candleSnapshot',
+      req: { coin: 'BTC', interval: '1m', startTime: 0 },
+    });
+    const traded = candles.reduce((sum, { n }) => sum + n, 0);
+    for (const { books, trades } of early) {
+      assert.deepEqual(books.at(-1), book);
+      assert.equal(new Set(trades.map(({ tid }) => tid)).size, trades.length, 'no trade twice');
+    }
+    assert.equal(early[0]?.trades.length, traded, 'every trade of the market');
+  });
+
   it('the collector’s module understands every frame, and makes of them the rows that the ledger counts', async () => {
     const symbols = ['BTC-USDT', 'ETH-USDT'];
     const sim = await start({ symbols, tradesPerSecond: 200, diffsPerSecond: 200 });
