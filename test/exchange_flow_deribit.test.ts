@@ -1,7 +1,11 @@
 /** Deribit from the simulated exchange through collector, JetStream and store: what hot holds is what the exchange told. */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { waitFor } from '../scripts/lib/processes.ts';
+import { LIQUIDATION_DELAY_MS } from '../scripts/lib/sim/deribit_market.ts';
+import type { TradeData } from './deribit_client.ts';
 import { Pipeline, READY_MS } from './pipeline.ts';
 
 const EXCHANGE = 'deribit_derivatives';
@@ -14,13 +18,16 @@ describe('Deribit end to end', () => {
     MARKETPRISM_EXCHANGES: EXCHANGE,
     MARKETPRISM_SYMBOLS: 'BTC-USDT,ETH-USDT,SOL-USDT',
     MARKETPRISM_ORDERBOOK_INTERVAL: '1s',
+    // A little more than the simulator takes to flag them.
+    MARKETPRISM_LIQUIDATION_DELAY: '6s',
   });
   before(async () => {
     await pipeline.choosePorts();
     await pipeline.startBroker();
     await pipeline.startDatabase();
     const pairs = ['--symbols', 'BTC-USDT,ETH-USDT,SOL-USDT', '--trades-per-second', '50'];
-    await pipeline.startSimulator(['--exchanges', EXCHANGE, ...pairs]);
+    const liquidations = ['--liquidations-per-minute', '60'];
+    await pipeline.startSimulator(['--exchanges', EXCHANGE, ...pairs, ...liquidations]);
     await pipeline.startStore();
     await pipeline.startCollector();
     await waitFor('a long enough run', READY_MS, async () => {
@@ -77,6 +84,45 @@ describe('Deribit end to end', () => {
     }
     assert.deepEqual(pipeline.events('collector', 'resync'), []);
     assert.deepEqual(pipeline.events('collector', 'frame_rejected'), []);
+  });
+
+  test('every liquidation that the history tells is in hot, once, under its trade', async () => {
+    const { rest } = JSON.parse(readFileSync(join(pipeline.dir, 'endpoints.json'), 'utf8'))[EXCHANGE] as {
+      rest: string;
+    };
+    const ask = async (path: string): Promise<unknown> =>
+      ((await (await fetch(`${rest}/api/v2/public/${path}`)).json()) as { result: unknown }).result;
+    const flagged = async (instrument: string): Promise<string[]> => {
+      const ids: string[] = [];
+      for (let next: number | null = 1; next !== null; ) {
+        const path = `get_last_trades_by_instrument?instrument_name=${instrument}&start_seq=${next}&count=1000&sorting=asc`;
+        const { trades, has_more } = (await ask(path)) as { trades: TradeData[]; has_more: boolean };
+        ids.push(...trades.filter(({ liquidation }) => liquidation !== undefined).map(({ trade_id }) => trade_id));
+        next = has_more ? (trades.at(-1)?.trade_seq ?? 0) + 1 : null;
+      }
+      return ids.sort();
+    };
+    const [newest] = (
+      (await ask('get_last_trades_by_instrument?instrument_name=BTC-PERPETUAL')) as { trades: TradeData[] }
+    ).trades;
+    // The markets stand still, so that the last flag comes after a while.
+    await waitFor('the last flag', READY_MS, async () => {
+      return ((await ask('get_time')) as number) - (newest?.timestamp ?? 0) > 2 * LIQUIDATION_DELAY_MS;
+    });
+    for (const [symbol, instrument] of [
+      ['BTC-USD', 'BTC-PERPETUAL'],
+      ['SOL-USDC', 'SOL_USDC-PERPETUAL'],
+    ] as const) {
+      const expected = await flagged(instrument);
+      assert.ok(expected.length > 0, `${symbol} has some`);
+      const query = `SELECT liquidation_id FROM marketprism_hot.liquidations WHERE symbol = '${symbol}' ORDER BY liquidation_id`;
+      await waitFor(`liquidations of ${symbol}`, READY_MS, async () => {
+        return (await pipeline.query(query)).length >= expected.length;
+      });
+      assert.deepEqual((await pipeline.query(query)).flat(), expected);
+      const url = `${pipeline.control}/ledger/keys?exchange=${EXCHANGE}&symbol=${symbol}&data_type=liquidation`;
+      assert.deepEqual((await (await fetch(url)).text()).trim().split('\n').sort(), expected, 'the ledger names them');
+    }
   });
 
   test('quantities are in coins, and readings are there for every symbol', async () => {
