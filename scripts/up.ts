@@ -37,6 +37,7 @@ const PROBE_LIMIT_MS = 4000;
 /** Less free disk than this would end in a full one within minutes. */
 const LEAST_FREE_BYTES = 2 ** 30;
 const STATUS_MS = 1000;
+const DEMO_LIQUIDATION_DELAY = '15s';
 /** Without a terminal a status line is told this often. */
 const PLAIN_STATUS_MS = 10_000;
 
@@ -79,7 +80,11 @@ async function makePlan(argv?: string[]): Promise<Plan> {
   if (ownNats) env.MARKETPRISM_NATS_URL = `nats://127.0.0.1:${natsPort}`;
   if (ownClickhouse) env.CLICKHOUSE_URL = `http://127.0.0.1:${clickhousePort}`;
   const config = loadConfig(env);
-  if (mode === 'demo') env.MARKETPRISM_ENDPOINTS = join(config.dataDir, 'endpoints.json');
+  if (mode === 'demo') {
+    env.MARKETPRISM_ENDPOINTS = join(config.dataDir, 'endpoints.json');
+    // The simulated history tells liquidations after seconds, so that a short run sees some.
+    env.MARKETPRISM_LIQUIDATION_DELAY ??= DEMO_LIQUIDATION_DELAY;
+  }
   return {
     mode,
     config,

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { waitFor } from '../scripts/lib/processes.ts';
+import { EXCHANGES } from '../scripts/lib/rows.ts';
 import { Pipeline, READY_MS, type ServiceName } from './pipeline.ts';
 
 /** Kills of each service, at moments spread over a run. */
@@ -16,12 +17,16 @@ const KILLS: ServiceName[] = [
 ];
 
 describe('kill -9 of each service while rows flow', () => {
-  const pipeline = new Pipeline({ MARKETPRISM_ORDERBOOK_INTERVAL: '1s' });
+  const pipeline = new Pipeline({
+    MARKETPRISM_ORDERBOOK_INTERVAL: '1s',
+    MARKETPRISM_EXCHANGES: EXCHANGES.join(','),
+    MARKETPRISM_LIQUIDATION_DELAY: '5s',
+  });
   before(async () => {
     await pipeline.choosePorts();
     await pipeline.startBroker();
     await pipeline.startDatabase();
-    await pipeline.startSimulator(['--trades-per-second', '150', '--seed', '5']);
+    await pipeline.startSimulator(['--trades-per-second', '60', '--seed', '5']);
     await pipeline.startStore();
     await pipeline.startCollector();
   });
@@ -48,7 +53,7 @@ describe('kill -9 of each service while rows flow', () => {
   });
 
   test('leaves in hot only what the exchange sent', async () => {
-    for (const exchange of ['binance_spot', 'binance_derivatives']) {
+    for (const exchange of ['binance_spot', 'binance_derivatives', 'okx_spot', 'okx_derivatives']) {
       const url = `${pipeline.control}/ledger/keys?exchange=${exchange}&symbol=BTC-USDT&data_type=trade`;
       const sent = new Set((await (await fetch(url)).text()).trim().split('\n'));
       const hot = await pipeline.query(

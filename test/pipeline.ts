@@ -69,6 +69,8 @@ export class Pipeline {
       CLICKHOUSE_URL: `http://127.0.0.1:${ports.clickhouse}`,
       MARKETPRISM_DATA_DIR: this.dir,
       MARKETPRISM_COLLECTOR_ID: 'test',
+      // Unless a test is about all: each exchange costs the machine something.
+      MARKETPRISM_EXCHANGES: 'binance_spot,binance_derivatives',
       MARKETPRISM_ACK_WAIT_SECONDS: '3',
       HEALTH_CHECK_PORT: String(ports.health),
       METRICS_PORT: String(ports.metrics),
@@ -115,7 +117,8 @@ export class Pipeline {
   }
 
   async startSimulator(args: string[]): Promise<void> {
-    const all = ['--port', '0', '--endpoints', join(this.dir, 'endpoints.json'), ...args];
+    const named = args.includes('--exchanges') ? [] : ['--exchanges', this.env.MARKETPRISM_EXCHANGES!];
+    const all = ['--port', '0', '--endpoints', join(this.dir, 'endpoints.json'), ...named, ...args];
     rmSync(join(this.dir, 'endpoints.json'), { force: true });
     this.launch('exchange_sim', scriptPlan('exchange_sim', all, this.env, this.logDir));
     await waitFor('exchange_sim', READY_MS, async () => existsSync(join(this.dir, 'endpoints.json')));

@@ -103,9 +103,6 @@ const endpointsFile = z.partialRecord(
   z.object({ ws: z.url({ protocol: /^wss?$/ }), rest: z.url({ protocol: /^https?$/ }) }),
 );
 
-/** Exchanges that have a module today; the default of `MARKETPRISM_EXCHANGES`. */
-export const SUPPORTED_EXCHANGES: Exchange[] = ['binance_spot', 'binance_derivatives'];
-
 /**
  * The configuration from environment variables.
  * @throws UsageError naming the variable, what it takes and what it was.
@@ -129,7 +126,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     coldDatabase: values.MARKETPRISM_COLD_DATABASE ?? database('cold'),
     signalsDatabase: values.MARKETPRISM_SIGNALS_DATABASE ?? database('signals'),
     dataDir: demo ? join(values.MARKETPRISM_DATA_DIR, 'demo') : values.MARKETPRISM_DATA_DIR,
-    exchanges: [...new Set(values.MARKETPRISM_EXCHANGES ?? SUPPORTED_EXCHANGES)],
+    exchanges: [...new Set(values.MARKETPRISM_EXCHANGES ?? EXCHANGES)],
     symbols: [...new Set(values.MARKETPRISM_SYMBOLS)],
     instruments: [...new Set(values.MARKETPRISM_INSTRUMENTS)].map((text) => {
       const colon = text.indexOf(':');

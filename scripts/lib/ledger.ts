@@ -158,10 +158,13 @@ function add(counts: Map<string, number>, key: string, value: number): void {
   counts.set(key, (counts.get(key) ?? 0) + value);
 }
 
+/** Hyperliquid's book has no changes: each of its messages is a whole book. */
+const STREAMED_UPDATE = "(NOT is_snapshot OR exchange = 'hyperliquid')";
+
 export interface Stored {
   count: number;
   unique: number;
-  /** Distinct rows that stand for a frame of a stream: without snapshots, which are fetched. */
+  /** Distinct rows that stand for a frame of a stream: without snapshots on which the changes build. */
   streamed: number;
 }
 
@@ -175,7 +178,7 @@ export async function countStored(
   for (const type of DATA_TYPES) {
     const { name, key } = TABLES[type];
     const identity = [...STREAM_COLUMNS, ...key].join(', ');
-    const streamed = type === 'orderbook_update' ? 'NOT is_snapshot' : '1';
+    const streamed = type === 'orderbook_update' ? STREAMED_UPDATE : '1';
     const query = `SELECT exchange, count(), uniqExact(${identity}), uniqExactIf((${identity}), ${streamed}) FROM ${database}.${name} WHERE js_seq > ${bases[streamOf(type).name]} GROUP BY exchange`;
     for (const [exchange, count, unique, frames] of await selectText(client, query)) {
       out.set(ledgerKey(exchange!, type), { count: Number(count), unique: Number(unique), streamed: Number(frames) });
