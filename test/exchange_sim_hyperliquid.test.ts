@@ -408,8 +408,12 @@ describe('streams', () => {
       client.subscribe('trades');
       client.subscribe('l2Book');
       early.push(client);
+      // Spread over the first blocks, while there are fewer past trades than a backlog holds.
+      await sleep(30);
     }
     await until('some trades', () => early.every((client) => client.trades.length > 40 && client.books.length > 0));
+    // Messages come as a block closes: a little later the next one is open, with trades.
+    await sleep(50);
     await rest(sim, ...early);
     const book = await info<Book>(sim, { type: 'l2Book', coin: 'BTC' });
     const candles = await info<{ n: number }[]>(sim, {
