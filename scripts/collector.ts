@@ -15,10 +15,10 @@ HEALTH_CHECK_PORT (8087, /health), METRICS_PORT (9093, /metrics), LOG_LEVEL. The
 import { randomBytes } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { Gauge } from 'prom-client';
 import { exchangeModule } from './exchanges/index.ts';
 import { Batcher } from './lib/batcher.ts';
 import { flags, runAsScript } from './lib/cli.ts';
+import { type CollectorMeters, createMeters, registerGauges } from './lib/collector_metrics.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { ExchangeRunner } from './lib/exchange_runner.ts';
 import { writeJsonAtomic } from './lib/files.ts';
@@ -54,11 +54,19 @@ class Collector {
     /** Names this run, in message headers and in the report. */
     readonly boot: string,
     readonly publisher: Publisher,
+    meters: CollectorMeters,
     log: Logger,
   ) {
     this.batcher = new Batcher((message) => publisher.push(message));
     this.runners = config.exchanges.map(
-      (name) => new ExchangeRunner(exchangeModule(name), config, this.batcher, () => this.rowsWait(), log),
+      (name) =>
+        new ExchangeRunner(
+          exchangeModule(name),
+          config,
+          { batcher: this.batcher, rowsWait: () => this.rowsWait() },
+          meters,
+          log,
+        ),
     );
   }
 
@@ -122,6 +130,16 @@ class Collector {
     return out;
   }
 
+  /** How far each book can be trusted: exchange → market type → symbol. */
+  private books() {
+    const out: Record<string, Record<string, Record<string, object>>> = {};
+    for (const { instrument, ...quality } of this.runners.flatMap((runner) => runner.bookQuality(Date.now()))) {
+      const ofExchange = (out[instrument.exchange] ??= {});
+      (ofExchange[instrument.market_type] ??= {})[instrument.symbol] = quality;
+    }
+    return out;
+  }
+
   health() {
     const waiting = this.publisher.waitingBytes;
     const fault = !this.publisher.isConnected
@@ -140,59 +158,9 @@ class Collector {
       boot: this.boot,
       received: this.runners.flatMap((runner) => runner.received()),
       coverage: this.coverage(),
+      books: this.books(),
     });
   }
-}
-
-function registerMetrics(collector: Collector) {
-  const registry = createRegistry();
-  const registers = [registry];
-  const gauge = (name: string, help: string, labelNames: string[], collect: (gauge: Gauge) => void) =>
-    new Gauge({
-      name,
-      help,
-      labelNames,
-      registers,
-      collect() {
-        this.reset();
-        collect(this);
-      },
-    });
-  const { publisher } = collector;
-  gauge('marketprism_nats_messages_published_total', 'messages that JetStream acknowledged', [], (each) =>
-    each.set(publisher.stats.stored),
-  );
-  gauge('marketprism_publish_waiting_bytes', 'bytes without an acknowledgement', [], (each) =>
-    each.set(publisher.waitingBytes),
-  );
-  gauge('marketprism_publish_events_total', 'retries, refusals, duplicates', ['kind'], (each) => {
-    for (const [kind, value] of Object.entries(publisher.stats)) each.set({ kind }, value);
-  });
-  gauge('marketprism_rows_received_total', 'distinct rows accepted', ['exchange', 'data_type'], (each) => {
-    for (const runner of collector.runners) {
-      for (const { exchange, data_type, received } of runner.received()) each.set({ exchange, data_type }, received);
-    }
-  });
-  gauge('marketprism_feed_events_total', 'frames by what became of them', ['exchange', 'kind', 'reason'], (each) => {
-    for (const runner of collector.runners) {
-      for (const { kind, reason, count } of runner.eventCounts()) {
-        each.set({ exchange: runner.module.exchange, kind, reason }, count);
-      }
-    }
-  });
-  gauge('marketprism_websocket_connected', 'open sockets', ['exchange'], (each) => {
-    for (const runner of collector.runners) {
-      const open = runner.sockets.filter((socket) => socket.state.connected).length;
-      each.set({ exchange: runner.module.exchange }, open);
-    }
-  });
-  gauge('marketprism_websocket_reconnections_total', 'sockets that were lost', ['exchange'], (each) => {
-    for (const runner of collector.runners) {
-      const lost = runner.sockets.reduce((sum, socket) => sum + socket.state.reconnects, 0);
-      each.set({ exchange: runner.module.exchange }, lost);
-    }
-  });
-  return registry;
 }
 
 async function main(): Promise<number> {
@@ -207,17 +175,23 @@ async function main(): Promise<number> {
   const nats = await connectNats(config.natsUrl, `collector ${config.collectorId}`, log);
   await ensureStreams(await nats.jetstreamManager(), streamDefinitions(config.streamMaxBytes), log);
   const boot = randomBytes(6).toString('hex');
+  const registry = createRegistry();
+  const meters = createMeters(registry);
   const publisher = new Publisher(nats, {
     mode: config.mode,
     boot,
     maxInFlight: MAX_IN_FLIGHT,
     maxInFlightBytes: MAX_IN_FLIGHT_BYTES,
     ackTimeoutMs: ACK_TIMEOUT_MS,
-    onStored: () => collector.balance(),
+    onStored: ({ subject }, seconds) => {
+      meters.published(subject, seconds);
+      collector.balance();
+    },
+    onRefused: (subject, reason) => meters.publishRefused(subject, reason),
     log,
   });
-  const collector: Collector = new Collector(config, boot, publisher, log);
-  const registry = registerMetrics(collector);
+  const collector: Collector = new Collector(config, boot, publisher, meters, log);
+  registerGauges(registry, collector);
   const health = () => collector.health();
   const http = { health, registry, log };
   const healthServer = await serveStatus({ ...http, port: config.healthPort, portName: 'HEALTH_CHECK_PORT' });

@@ -20,11 +20,12 @@ exchange_sim.ts: simulated exchanges on 127.0.0.1, each with its venue's own pro
 
   --port N                  control port (default 9600, 0 = a free one); each exchange takes a free port of its own
   --seed N                  same seed, same market (default 1)
-  --exchanges A,B           default binance_spot,binance_derivatives
+  --exchanges A,B           default: all six (binance_spot, binance_derivatives, okx_spot, okx_derivatives, deribit_derivatives,
+                            hyperliquid)
   --symbols A,B             default BTC-USDT,ETH-USDT
   --trades-per-second R     per symbol (default 20)
   --diffs-per-second R      depth updates per symbol on the fast stream (default 10)
-  --liquidations-per-minute R   per USDⓈ-M symbol (default 6, 0 = none, at most 60)
+  --liquidations-per-minute R   per perpetual (default 6, 0 = none, at most 60)
   --endpoints FILE          write the exchanges' addresses there as JSON
   --replay FILE             serve this recorded session instead of the seeded market, with
   --exchange NAME             the exchange that it replaces

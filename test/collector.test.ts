@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import type { BookQuality } from '../scripts/lib/coverage.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
 import { type DataType, TABLES } from '../scripts/lib/rows.ts';
 import { Pipeline, READY_MS } from './pipeline.ts';
@@ -79,6 +80,9 @@ describe('the collector against exchanges that misbehave', () => {
       .split('\n');
     assert.equal(sample.length, 10, 'five on each of two sockets, kept as a sample');
     assert.ok(sample.every((line) => typeof JSON.parse(line).frame === 'string'));
+    const metrics = await (await fetch(`http://127.0.0.1:${pipeline.ports.metrics}/metrics`)).text();
+    assert.match(metrics, /^marketprism_data_validation_errors_total\{exchange="binance_derivatives",.* [1-9]/m);
+    assert.match(metrics, /^marketprism_errors_total\{component="binance_derivatives",error_type="rejected"\} 10$/m);
   });
 
   test('closed sockets come back, are subscribed again, and the books are built anew', async () => {
@@ -182,9 +186,44 @@ describe('the collector against exchanges that misbehave', () => {
 
   test('its metrics are measured, with the names that dashboards know', async () => {
     const text = await (await fetch(`http://127.0.0.1:${pipeline.ports.metrics}/metrics`)).text();
-    assert.match(text, /^marketprism_websocket_connected\{exchange="binance_derivatives"\} 2$/m);
-    assert.match(text, /^marketprism_nats_messages_published_total [1-9]/m);
-    assert.match(text, /^marketprism_rows_received_total\{exchange="binance_spot",data_type="trade"\} [1-9]/m);
+    const names = [
+      'active_symbols_count [1-9][0-9.e+]*',
+      'collector_last_success_timestamp_seconds\\{exchange="binance_spot",data_type="trade"\\} 1[0-9.e+]+',
+      'cpu_usage_percent [0-9.]+',
+      'disk_usage_percent [0-9.]+',
+      'last_orderbook_update_timestamp\\{exchange="binance_spot",symbol="BTC-USDT"\\} 1[0-9.e+]+',
+      'memory_usage_bytes [1-9][0-9.e+]*',
+      'memory_usage_percent [0-9.]+',
+      'nats_connected 1',
+      'nats_messages_published_labeled_total\\{exchange="binance_spot",market_type="spot",data_type="trade"\\} [1-9][0-9.e+]*',
+      'nats_messages_published_total\\{subject="trade\\.binance_spot\\.[^"]+"\\} [1-9][0-9.e+]*',
+      'nats_publish_duration_seconds_count\\{data_type="trade"\\} [1-9][0-9.e+]*',
+      'orderbook_resync_count\\{exchange="binance_spot"\\} [0-9]+',
+      'orderbook_sync_status\\{exchange="binance_spot",symbol="BTC-USDT"\\} [01]',
+      'orderbook_update_duration_seconds_count\\{exchange="binance_spot"\\} [1-9][0-9.e+]*',
+      'orderbook_updates_total\\{exchange="binance_spot",symbol="BTC-USDT"\\} [1-9][0-9.e+]*',
+      'orderbook_verified_percent\\{exchange="binance_spot",symbol="BTC-USDT"\\} [0-9.]+',
+      'request_duration_seconds_count\\{endpoint="/api/v3/depth",method="GET"\\} [1-9][0-9.e+]*',
+      'rows_received_total\\{exchange="binance_spot",data_type="trade"\\} [1-9][0-9.e+]*',
+      'snapshot_requests_total\\{exchange="binance_spot",market_type="spot",symbol="BTC-USDT",status="ok"\\} [1-9][0-9.e+]*',
+      'uptime_seconds [1-9][0-9.e+]*',
+      'websocket_connected\\{exchange="binance_derivatives"\\} 2',
+      'websocket_messages_received_total\\{exchange="binance_spot",message_type="trade"\\} [1-9][0-9.e+]*',
+      'websocket_reconnections_total\\{exchange="binance_derivatives"\\} [0-9]+',
+      'ws_last_inbound_timestamp\\{exchange="binance_spot"\\} 1[0-9.e+]+',
+    ];
+    const absent = names.filter((line) => !new RegExp(`^marketprism_${line}$`, 'm').test(text));
+    assert.deepEqual(absent, []);
+  });
+
+  test('health tells per book how long it was verified, and without a break', async () => {
+    const document = (await pipeline.health('collector'))! as unknown as {
+      books: Record<string, Record<string, Record<string, BookQuality>>>;
+    };
+    const book = document.books.binance_derivatives!.perpetual!['ETH-USDT']!;
+    assert.equal(book.standing, true);
+    assert.ok(book.verified_percent > 0 && book.verified_percent <= 100, JSON.stringify(book));
+    assert.ok((book.clean_percent ?? 0) > 0 && book.updates > 0, JSON.stringify(book));
   });
 
   test('a second collector of the same identity says who runs, and ends', () => {

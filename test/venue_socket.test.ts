@@ -140,7 +140,8 @@ async function onStage(work: (stage: Stage) => Promise<void>): Promise<void> {
       }
     });
     const module = { ...binanceSpot, messagesPerSecond: 1000, connectsPerSecond: 1000, ...change };
-    const runner = new ExchangeRunner(module, config, batcher, () => batcher.flush(), log);
+    const hooks = { bookFrame: () => undefined, request: () => undefined };
+    const runner = new ExchangeRunner(module, config, { batcher, rowsWait: () => batcher.flush() }, hooks, log);
     runners.push(runner);
     await waitFor('a connection', LIMIT_MS, async () => venue.connections.length + venue.refusedAt.length > 0);
     return { runner, rows };

@@ -37,6 +37,9 @@ export interface BookQuality {
   clean_percent: number | null;
   resyncs: number;
   standing: boolean;
+  /** Updates read, and when the last came, ms; 0: none. */
+  updates: number;
+  lastUpdateAt: number;
 }
 
 type BookState = 'verified' | 'unverifiable' | 'broken';
@@ -49,12 +52,14 @@ class BookClock {
   private kind: 'verified' | 'unverifiable' = 'unverifiable';
   private since = 0;
   private lastUpdateAt = 0;
+  private updates = 0;
   private readonly spent: Record<BookState, number> = { verified: 0, unverifiable: 0, broken: 0 };
 
   constructor(readonly instrument: Instrument) {}
 
   update(now: number, isSnapshot: boolean): void {
     this.lastUpdateAt = now;
+    this.updates += 1;
     if (isSnapshot && (this.state === null || this.state === 'broken')) this.enter(this.kind, now);
   }
 
@@ -82,6 +87,8 @@ class BookClock {
       clean_percent: provable === 0 ? null : percent(spent.verified, provable),
       resyncs: this.resyncs,
       standing: this.state === 'verified' || this.state === 'unverifiable',
+      updates: this.updates,
+      lastUpdateAt: this.lastUpdateAt,
     };
   }
 

@@ -48,6 +48,20 @@ interface Retry {
   running: boolean;
 }
 
+/** Told as it happens, for metrics. */
+export interface RunnerHooks {
+  /** A frame with a book update was read. */
+  bookFrame(exchange: string, seconds: number): void;
+  request(endpoint: string, method: string, seconds: number): void;
+}
+
+/** Where the rows of a runner go. */
+export interface RowSink {
+  batcher: Batcher;
+  /** Rows were added. */
+  rowsWait(): void;
+}
+
 export class ExchangeRunner implements FeedOutput {
   readonly sockets: VenueSocket[] = [];
   readonly rest: VenueRest;
@@ -67,6 +81,10 @@ export class ExchangeRunner implements FeedOutput {
   /** The socket whose frame is being read. */
   private reading: VenueSocket | null = null;
   private frame: { text: string; receivedAt: number } | null = null;
+  /** What the frame being read has become: its first row's type, else its event's kind. */
+  private frameType: string | null = null;
+  private readonly frames = new Map<string, number>();
+  private readonly requests = new Map<string, { instrument: Instrument; status: string; count: number }>();
   private readonly unknown: UnknownSample;
   private running = 0;
   private paused = false;
@@ -81,8 +99,8 @@ export class ExchangeRunner implements FeedOutput {
   constructor(
     readonly module: ExchangeModule,
     private readonly config: Config,
-    private readonly batcher: Batcher,
-    private readonly rowsWait: () => void,
+    private readonly sink: RowSink,
+    private readonly hooks: RunnerHooks,
     private readonly log: Logger,
   ) {
     const { exchange, restWeightPerMinute: weightPerMinute, restWeightHeader: weightHeader } = module;
@@ -91,7 +109,15 @@ export class ExchangeRunner implements FeedOutput {
     const instruments = instrumentsOf(module, config, log);
     this.wsHost = hosts.ws;
     this.unknown = new UnknownSample(dataDir, exchange);
-    this.rest = new VenueRest({ host: hosts.rest, dataDir, weightPerMinute, weightHeader, blockedRetryMs, log });
+    this.rest = new VenueRest({
+      host: hosts.rest,
+      dataDir,
+      weightPerMinute,
+      weightHeader,
+      blockedRetryMs,
+      onAnswer: hooks.request,
+      log,
+    });
     const { mode: dataSource, orderbookIntervalMs, liquidationDelayMs } = config;
     this.feedOptions = { instruments, dataSource, orderbookIntervalMs, liquidationDelayMs };
     this.feed = module.createFeed(this.feedOptions);
@@ -148,9 +174,7 @@ export class ExchangeRunner implements FeedOutput {
       createProbe: () => this.module.createFeed(this.feedOptions),
       onFrame: (text, receivedAt) => {
         this.reading = socket;
-        this.frame = { text, receivedAt };
-        this.feed.frame(text, receivedAt, this);
-        this.frame = null;
+        this.read(text, receivedAt);
       },
       onLost: () => this.feed.disconnected(connection.channels, this),
     });
@@ -171,6 +195,17 @@ export class ExchangeRunner implements FeedOutput {
     return socket;
   }
 
+  private read(text: string, receivedAt: number): void {
+    const begun = performance.now();
+    this.frame = { text, receivedAt };
+    this.frameType = null;
+    this.feed.frame(text, receivedAt, this);
+    this.frame = null;
+    const type: string = this.frameType ?? 'other';
+    this.frames.set(type, (this.frames.get(type) ?? 0) + 1);
+    if (type === 'orderbook_update') this.hooks.bookFrame(this.module.exchange, (performance.now() - begun) / 1000);
+  }
+
   /** Venues limit the connections that one address may open in a time: each takes its place in the row. */
   private openingWait(now: number): number {
     const interval = 1000 / this.module.connectsPerSecond;
@@ -187,8 +222,9 @@ export class ExchangeRunner implements FeedOutput {
   }
 
   row<T extends DataType>(type: T, row: Rows[T]): void {
-    this.batcher.add(type, row);
-    this.rowsWait();
+    this.sink.batcher.add(type, row);
+    this.sink.rowsWait();
+    this.frameType ??= type;
     const key = streamKey(type, row.instrument);
     const now = Date.now();
     this.coverageBoard.row(type, row.instrument, now);
@@ -204,6 +240,7 @@ export class ExchangeRunner implements FeedOutput {
 
   event(event: FeedEvent): void {
     const reason = reasonOf(event);
+    this.frameType ??= event.kind;
     const count = this.count(event.kind, reason);
     if (event.kind === 'ack') this.reading?.onAck(event.id, event.error, event.granted);
     else if (event.kind === 'closing') this.reading?.renew(event.reason);
@@ -261,6 +298,20 @@ export class ExchangeRunner implements FeedOutput {
 
   eventCounts() {
     return this.events.values();
+  }
+
+  eventCount(kind: string, reason: string): number {
+    return this.events.get(`${kind} ${reason}`)?.count ?? 0;
+  }
+
+  /** Frames by what they became: a type of rows, or a kind of event. */
+  frameCounts() {
+    return [...this.frames];
+  }
+
+  /** What the feed needed fetched, by how that ended. */
+  feedRequests() {
+    return [...this.requests.values()];
   }
 
   /** Streams that were asked for and never gave a row. */
@@ -383,6 +434,7 @@ export class ExchangeRunner implements FeedOutput {
     const until = await this.ask(request.path, request.weight);
     this.running -= 1;
     retry.running = false;
+    this.countRequest(request.instrument, until === null ? 'ok' : 'failed');
     const now = Date.now();
     // A snapshot older than the first held diff is normal in a race, and asked for again soon.
     const served = until === null && !this.feed.requests().some((each) => each.path === request.path);
@@ -394,6 +446,13 @@ export class ExchangeRunner implements FeedOutput {
     retry.attempts += 1;
     const wait = Math.min(FIRST_RETRY_MS * 2 ** (retry.attempts - 1), LAST_RETRY_MS);
     retry.notBefore = Math.max(until ?? 0, now + wait);
+  }
+
+  private countRequest(instrument: Instrument, status: string): void {
+    const key = `${instrument.instrument} ${status}`;
+    const entry = this.requests.get(key) ?? { instrument, status, count: 0 };
+    entry.count += 1;
+    this.requests.set(key, entry);
   }
 
   private count(kind: string, reason: string): number {

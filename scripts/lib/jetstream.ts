@@ -209,8 +209,10 @@ export interface PublisherOptions {
   maxInFlightBytes: number;
   /** Without an answer after this time the message is sent again under the same id, ms. */
   ackTimeoutMs: number;
-  /** Called for each message that JetStream has stored. */
-  onStored(message: OutgoingMessage): void;
+  /** Called for each message that JetStream has stored, with the seconds since it was last sent. */
+  onStored(message: OutgoingMessage, seconds: number): void;
+  /** Called for each refusal; the message is sent again. */
+  onRefused?(subject: string, reason: string): void;
   log: Logger;
 }
 
@@ -344,13 +346,14 @@ export class Publisher {
     this.inFlightBytes -= entry.message.payload.length;
     this.stats.stored += 1;
     this.lastError = null;
-    this.options.onStored(entry.message);
+    this.options.onStored(entry.message, (Date.now() - entry.sentAt) / 1000);
     this.pump();
     if (this.waitingMessages === 0) for (const done of this.idle.splice(0)) done();
   }
 
   private refuse(reason: string, subject: string): void {
     this.stats.refused += 1;
+    this.options.onRefused?.(subject, reason);
     if (this.lastError !== reason) this.options.log.error({ event: 'publish_refused', reason, subject });
     this.lastError = reason;
   }

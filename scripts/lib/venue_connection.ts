@@ -30,6 +30,10 @@ export interface VenueConnectionOptions {
   opened(): void;
   /** A frame's text and when it arrived (µs since the epoch). */
   frame(text: string, receivedAt: number): void;
+  /** A text ping was sent. */
+  pinged(): void;
+  /** It is given up because nothing comes. */
+  silent(): void;
   /** Something is wrong that does not end the connection by itself. */
   fault(message: string): void;
   /** The end, whoever brought it. `refused`: HTTP status in place of an opening. */
@@ -154,6 +158,7 @@ export class VenueConnection {
     if (!this.isOpen || this.openedAt === null || this.paused) return;
     const { module } = this.options;
     if (now - this.lastInboundAt > module.silenceLimitMs) {
+      this.options.silent();
       this.terminate(`silent for ${Math.round((now - this.lastInboundAt) / 1000)} s`);
       return;
     }
@@ -166,6 +171,7 @@ export class VenueConnection {
     if (module.ping && now >= this.nextPingAt) {
       this.nextPingAt = now + module.ping.everyMs;
       this.lastPingAt = now;
+      this.options.pinged();
       this.reply(module.ping.text);
     }
     // Where the venue names each granted channel, those that it leaves out show by now.

@@ -27,19 +27,12 @@ export interface VenueRestOptions {
   weightHeader: string;
   /** A region block (403, 451) is tried again after this time. */
   blockedRetryMs: number;
+  /** An answer came, after so long. */
+  onAnswer?(endpoint: string, method: string, seconds: number): void;
   log: Logger;
 }
 
-/** Counted for metrics. */
-export interface RestStats {
-  requests: number;
-  seconds: number;
-  failed: number;
-  refused: number;
-}
-
 export class VenueRest {
-  readonly stats: RestStats = { requests: 0, seconds: 0, failed: 0, refused: 0 };
   private readonly pool: Pool;
   private readonly budget: RequestBudget;
 
@@ -76,20 +69,18 @@ export class VenueRest {
         return { kind: 'wait', until, reason: `weight ${used} used in this minute` };
       }
       this.budget.take(now, weight);
-      this.stats.requests += 1;
       const answer = await this.pool.request(
         body === null
           ? { path, method: 'GET' }
           : { path: path.split('?')[0]!, method: 'POST', body, headers: { 'content-type': 'application/json' } },
       );
       const text = await answer.body.text();
-      this.stats.seconds += (performance.now() - begun) / 1000;
+      this.options.onAnswer?.(path.split('?')[0]!, body === null ? 'GET' : 'POST', (performance.now() - begun) / 1000);
       const told = Number(answer.headers[weightHeader]);
       if (Number.isFinite(told)) this.budget.told(now, told);
       if (answer.statusCode === 200) return { kind: 'ok', body: JSON.parse(text) };
       return this.obey(answer.statusCode, answer.headers['retry-after'], text);
     } catch (error) {
-      this.stats.failed += 1;
       return { kind: 'failed', reason: `${path.split('?')[0]}: ${(error as Error).message}` };
     }
   }
@@ -102,10 +93,8 @@ export class VenueRest {
     const reason = `HTTP ${status}: ${text.slice(0, 200)}`;
     const blocked = status === 403 || status === 451;
     if (status !== 429 && status !== 418 && !blocked) {
-      this.stats.failed += 1;
       return { kind: 'failed', reason };
     }
-    this.stats.refused += 1;
     const now = Date.now();
     const seconds = Number(retryAfter);
     const wait = seconds > 0 ? seconds * 1000 : blocked ? this.options.blockedRetryMs : REFUSED_WAIT_MS;

@@ -52,6 +52,9 @@ export interface SocketState {
   /** Planned successions without a loss. */
   renewals: number;
   frames: number;
+  /** Text pings sent, and connections given up because they were silent. */
+  pings: number;
+  silences: number;
   lastInboundAt: number;
   /** Channels that were asked for and that the venue does not list as granted. */
   missing: string[];
@@ -81,6 +84,8 @@ export class VenueSocket {
   private reconnects = 0;
   private renewals = 0;
   private frames = 0;
+  private pings = 0;
+  private silences = 0;
   private lastError: string | null = null;
   private blocked = false;
   private renewAt = Number.POSITIVE_INFINITY;
@@ -99,6 +104,8 @@ export class VenueSocket {
       reconnects: this.reconnects,
       renewals: this.renewals,
       frames: this.frames,
+      pings: this.pings,
+      silences: this.silences,
       lastInboundAt: this.current?.lastInboundAt ?? 0,
       missing: this.current?.missing ?? [],
       lastError: this.lastError,
@@ -196,8 +203,14 @@ export class VenueSocket {
       this.nextId += count;
       return this.nextId - count;
     };
+    const pinged = () => {
+      this.pings += 1;
+    };
+    const silent = () => {
+      this.silences += 1;
+    };
     const fault = (message: string) => this.fault(message);
-    return new VenueConnection({ module, host, connection, takeIds, fault, ...handlers }, this.paused);
+    return new VenueConnection({ module, host, connection, takeIds, pinged, silent, fault, ...handlers }, this.paused);
   }
 
   private read(text: string, receivedAt: number): void {
