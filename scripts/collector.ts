@@ -150,6 +150,7 @@ class Collector {
     const broker: Check = {
       status: fault === null ? 'healthy' : 'unhealthy',
       error_message: fault,
+      response_time: this.publisher.lastSeconds,
       details: { waiting_bytes: waiting, waiting_messages: this.publisher.waitingMessages, ...this.publisher.stats },
     };
     const checks: Record<string, Check> = { broker };
@@ -157,6 +158,12 @@ class Collector {
     return healthDocument('collector', this.startedAt, this.config.healthGraceSeconds, checks, {
       boot: this.boot,
       received: this.runners.flatMap((runner) => runner.received()),
+      metrics: {
+        messages_published: this.publisher.stats.stored,
+        waiting_bytes: waiting,
+        pauses: this.pauses,
+        process_rss_bytes: process.memoryUsage.rss(),
+      },
       coverage: this.coverage(),
       books: this.books(),
     });

@@ -436,4 +436,27 @@ describe('one exchange of the collector', { concurrency: true }, () => {
       // Three at once, then one each half second.
       assert.ok(times[5]! - times[2]! >= 1400, `${times}`);
     }));
+
+  test('subscriptions are renewed as often as the venue allows; after that by a new connection', () =>
+    onStage(async ({ venue, start, subscribed }) => {
+      const { runner } = await start({
+        subscribesPerHour: 6,
+        unsubscribe: (channels, firstId) => [
+          {
+            id: firstId,
+            text: JSON.stringify({ method: 'UNSUBSCRIBE', params: channels.map((each) => each.name), id: firstId }),
+          },
+        ],
+      });
+      await subscribed(0);
+      await waitFor('the grants', LIMIT_MS, async () => runner.sockets[0]!.state.missing.length === 0);
+      for (let i = 0; i < 2; i++) runner.event({ kind: 'resubscribe', channels: [CHANNELS[0]!] });
+      await waitFor('four messages', LIMIT_MS, async () => venue.connections[0]!.requests.length === 6);
+      const said = venue.connections[0]!.requests.slice(2).map(({ method, params }) => `${method} ${params}`);
+      const pair = [`UNSUBSCRIBE ${CHANNELS[0]}`, `SUBSCRIBE ${CHANNELS[0]}`];
+      assert.deepEqual(said, [...pair, ...pair]);
+      runner.event({ kind: 'resubscribe', channels: [CHANNELS[0]!] });
+      await subscribed(1);
+      assert.equal(venue.connections[0]!.requests.length, 6);
+    }));
 });

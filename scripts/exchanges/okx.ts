@@ -30,6 +30,7 @@ const COMMON = {
   unsubscribe: (channels: Channel[], firstId: number) => controlMessages('unsubscribe', channels, firstId),
   ping: { text: 'ping', everyMs: PING_EVERY_MS },
   messagesPerSecond: 3,
+  subscribesPerHour: 480,
   // Three are allowed.
   connectsPerSecond: 2,
   restWeightPerMinute: 600,

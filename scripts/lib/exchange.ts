@@ -124,6 +124,8 @@ export interface ExchangeModule {
   createFeed(options: FeedOptions): Feed;
   /** Control messages per second that the venue allows on one socket. */
   messagesPerSecond: number;
+  /** Subscriptions begun and ended that the venue allows on one connection in an hour, where it limits them. */
+  subscribesPerHour?: number;
   /** The venue's budget of weight per minute, and the header that tells how much is used. */
   restWeightPerMinute: number;
   restWeightHeader: string;

@@ -352,6 +352,7 @@ export class ExchangeRunner implements FeedOutput {
     return {
       status: message === null ? 'healthy' : down.length > 0 || stale.length > 0 ? 'unhealthy' : 'degraded',
       error_message: message,
+      response_time: this.rest.lastSeconds,
       details: {
         sockets: this.sockets.map((socket) => socket.state),
         events: [...this.events.values()],

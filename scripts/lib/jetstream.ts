@@ -242,6 +242,8 @@ export class Publisher {
   private connected = true;
   /** The last refusal, for health. */
   lastError: string | null = null;
+  /** From sending to acknowledgement, s, of the message acknowledged last. */
+  lastSeconds: number | null = null;
 
   constructor(
     private readonly connection: NatsConnection,
@@ -346,7 +348,8 @@ export class Publisher {
     this.inFlightBytes -= entry.message.payload.length;
     this.stats.stored += 1;
     this.lastError = null;
-    this.options.onStored(entry.message, (Date.now() - entry.sentAt) / 1000);
+    this.lastSeconds = (Date.now() - entry.sentAt) / 1000;
+    this.options.onStored(entry.message, this.lastSeconds);
     this.pump();
     if (this.waitingMessages === 0) for (const done of this.idle.splice(0)) done();
   }

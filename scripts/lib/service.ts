@@ -23,6 +23,8 @@ export interface Check {
   status: CheckStatus;
   /** One line when it is not healthy. */
   error_message: string | null;
+  /** s, of the last exchange with what is checked; null: none yet, or it answers nothing. */
+  response_time?: number | null;
   details?: object;
 }
 
@@ -50,7 +52,10 @@ export function healthDocument(
     version: VERSION,
     uptime,
     checks: Object.fromEntries(
-      Object.entries(checks).map(([name, check]) => [name, { ...check, last_check: new Date(now).toISOString() }]),
+      Object.entries(checks).map(([name, check]) => [
+        name,
+        { response_time: null, ...check, last_check: new Date(now).toISOString() },
+      ]),
     ),
     summary: {
       total_services: statuses.length,

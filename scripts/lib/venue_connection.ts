@@ -8,6 +8,7 @@ import type { Connection, ExchangeModule } from './exchange.ts';
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** A control message must be answered within this time. */
 const ACK_TIMEOUT_MS = 10_000;
+const HOUR_MS = 3_600_000;
 /** No venue sends a frame near this size; a snapshot of 400 levels has 40 KB. */
 const MAX_FRAME_BYTES = 16 * 1024 * 1024;
 
@@ -56,6 +57,8 @@ export class VenueConnection {
   private readonly granted = new Set<string>();
   /** Control messages that wait for their turn, and the earliest time of the next one. */
   private readonly outgoing: ControlMessage[] = [];
+  /** When channels were subscribed anew, ms. */
+  private resubscribed: number[] = [];
   private nextSendAt = 0;
   private nextPingAt = Number.POSITIVE_INFINITY;
   private sendTimer: NodeJS.Timeout | undefined;
@@ -123,17 +126,30 @@ export class VenueConnection {
     this.enqueue([{ id: null, text, purpose: 'other' }]);
   }
 
-  /** Ends and renews subscriptions: on some venues only that brings a new snapshot. Names of other connections are passed over. */
-  resubscribe(names: string[]): void {
+  /**
+   * Ends and renews subscriptions: on some venues only that brings a new snapshot. Names of other connections are passed over.
+   * @returns false when this connection has used up what the venue allows: only a new one can subscribe then
+   */
+  resubscribe(names: string[], now = Date.now()): boolean {
     const { module, connection } = this.options;
     const channels = connection.channels.filter((each) => names.includes(each.name));
-    if (channels.length === 0 || !this.isOpen) return;
+    if (channels.length === 0 || !this.isOpen) return true;
+    this.resubscribed = this.resubscribed.filter((at) => now - at < HOUR_MS);
+    // Each is an end and a beginning; a tenth is left for whatever else must be said.
+    if (
+      2 * (this.resubscribed.length + channels.length) >
+      0.9 * (module.subscribesPerHour ?? Number.POSITIVE_INFINITY)
+    ) {
+      return false;
+    }
+    this.resubscribed.push(...channels.map(() => now));
     for (const { name } of channels) this.granted.delete(name);
     for (const purpose of ['unsubscribe', 'subscribe'] as const) {
       // How many messages it makes is seen only when they are made.
       const messages = module[purpose]?.(channels, this.options.takeIds(channels.length + 1)) ?? [];
       this.enqueue(messages.map((each) => ({ ...each, purpose })));
     }
+    return true;
   }
 
   /** Stops reading, so that the venue's frames wait in the socket; `resume` goes on. */

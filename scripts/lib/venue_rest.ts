@@ -33,6 +33,8 @@ export interface VenueRestOptions {
 }
 
 export class VenueRest {
+  /** Of the last answer, s. */
+  lastSeconds: number | null = null;
   private readonly pool: Pool;
   private readonly budget: RequestBudget;
 
@@ -75,7 +77,8 @@ export class VenueRest {
           : { path: path.split('?')[0]!, method: 'POST', body, headers: { 'content-type': 'application/json' } },
       );
       const text = await answer.body.text();
-      this.options.onAnswer?.(path.split('?')[0]!, body === null ? 'GET' : 'POST', (performance.now() - begun) / 1000);
+      this.lastSeconds = (performance.now() - begun) / 1000;
+      this.options.onAnswer?.(path.split('?')[0]!, body === null ? 'GET' : 'POST', this.lastSeconds);
       const told = Number(answer.headers[weightHeader]);
       if (Number.isFinite(told)) this.budget.told(now, told);
       if (answer.statusCode === 200) return { kind: 'ok', body: JSON.parse(text) };

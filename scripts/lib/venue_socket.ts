@@ -139,8 +139,9 @@ export class VenueSocket {
     if (!this.isReplaying) this.current?.reply(text);
   }
 
+  /** Ends and renews subscriptions, by a new connection where the present one may not do so any more. */
   resubscribe(names: string[]): void {
-    this.current?.resubscribe(names);
+    if (this.current?.resubscribe(names) === false) this.renew('subscriptions of this hour are used up');
   }
 
   pause(): void {
