@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -190,5 +191,31 @@ describe('requests to a venue’s REST host', () => {
     respond = (answer) => answer.end('[]');
     assert.equal((await rest.ask('/info?type=meta', 1, '{"type":"meta"}')).kind, 'ok');
     assert.deepEqual(asked, ['/info']);
+  });
+
+  test('on a full disk the budget and a ban are kept in memory, and requests go on', async (context) => {
+    directory = mkdtempSync(join(tmpdir(), 'marketprism-rest-'));
+    const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', directory]);
+    if (mounted.status !== 0) {
+      context.skip(`a small disk cannot be mounted here: ${mounted.stderr}`);
+      return;
+    }
+    try {
+      asked = [];
+      rest = another(100);
+      assert.throws(() => writeFileSync(join(directory, 'full'), Buffer.alloc(200_000)), /ENOSPC/);
+      respond = (answer) => answer.end('{}');
+      const kinds: string[] = [];
+      for (let i = 0; i < 3; i++) kinds.push((await rest.ask('/a', 20)).kind);
+      assert.deepEqual(kinds, ['ok', 'ok', 'wait']);
+      const other = another(100);
+      respond = (answer) => answer.writeHead(418, { 'retry-after': '3600' }).end();
+      assert.equal((await other.ask('/b', 1)).kind, 'wait');
+      assert.equal((await other.ask('/b', 1)).kind, 'wait');
+      assert.deepEqual(asked, ['/a', '/a', '/b']);
+      await other.close();
+    } finally {
+      spawnSync('umount', [directory]);
+    }
   });
 });

@@ -2,7 +2,8 @@
  * What all processes of a data directory have asked of one host: the weight used in this minute, and until when the host refuses.
  *
  * Used weight is the size of a file named after the minute: a request appends as many bytes as it weighs. Appending is atomic, so
- * that nobody needs a lock, and a process that dies leaves nothing half done. A refusal is a small file of its own.
+ * that nobody needs a lock, and a process that dies leaves nothing half done. A refusal is a small file of its own. On a full disk
+ * each process goes on with what it knows itself.
  */
 import { appendFileSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -21,9 +22,19 @@ export class RequestBudget {
   private readonly directory: string;
   private readonly name: string;
   private minute = 0;
+  /** Weight of this minute that could not be written. */
+  private unwritten = 0;
+  private ownRefusal: Refusal | null = null;
 
-  /** @param host its address; scheme, host and port together name the budget */
-  constructor(dataDir: string, host: string) {
+  /**
+   * @param host its address; host and port together name the budget
+   * @param onFault told when something could not be written
+   */
+  constructor(
+    dataDir: string,
+    host: string,
+    private readonly onFault: (error: unknown) => void,
+  ) {
     this.directory = join(dataDir, 'state', 'requests');
     this.name = host.replace(/^\w+:\/\//, '').replace(/[^\w.-]/g, '_');
     mkdirSync(this.directory, { recursive: true });
@@ -31,15 +42,24 @@ export class RequestBudget {
 
   /** Weight that was taken in the minute of `now`, ms. */
   used(now: number): number {
-    return statSync(this.minuteFile(now), { throwIfNoEntry: false })?.size ?? 0;
+    const written = statSync(this.minuteFile(now), { throwIfNoEntry: false })?.size ?? 0;
+    return written + (Math.floor(now / MINUTE_MS) === this.minute ? this.unwritten : 0);
   }
 
   /** Takes `weight` from the minute of `now`. */
   take(now: number, weight: number): void {
     const minute = Math.floor(now / MINUTE_MS);
-    if (minute !== this.minute) this.removeOld(now);
+    if (minute !== this.minute) {
+      this.removeOld(now);
+      this.unwritten = 0;
+    }
     this.minute = minute;
-    appendFileSync(this.minuteFile(now), '.'.repeat(weight));
+    try {
+      appendFileSync(this.minuteFile(now), '.'.repeat(weight));
+    } catch (error) {
+      this.unwritten += weight;
+      this.onFault(error);
+    }
   }
 
   /** The venue's own count for the minute of `now` holds where it is higher: others may ask from the same address. */
@@ -51,16 +71,21 @@ export class RequestBudget {
   /** The refusal that holds at `now`, whichever process met it; null: none. */
   refusal(now: number): Refusal | null {
     const path = this.refusalFile();
-    if (!statSync(path, { throwIfNoEntry: false })) return null;
-    const parsed = REFUSAL.safeParse(readJson(path));
-    return parsed.success && now < parsed.data.until ? parsed.data : null;
+    const parsed = statSync(path, { throwIfNoEntry: false }) ? REFUSAL.safeParse(readJson(path)) : null;
+    const told = [this.ownRefusal, parsed?.success ? parsed.data : null].filter((each) => each !== null);
+    return told.filter(({ until }) => now < until).sort((one, other) => other.until - one.until)[0] ?? null;
   }
 
   /** Notes that nothing may be asked before `refusal.until`. A later, shorter refusal does not end a longer one. */
   refuse(now: number, refusal: Refusal): Refusal {
     const held = this.refusal(now);
     if (held && held.until >= refusal.until) return held;
-    writeJsonAtomic(this.refusalFile(), refusal);
+    this.ownRefusal = refusal;
+    try {
+      writeJsonAtomic(this.refusalFile(), refusal);
+    } catch (error) {
+      this.onFault(error);
+    }
     return refusal;
   }
 

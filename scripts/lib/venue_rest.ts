@@ -39,7 +39,8 @@ export class VenueRest {
   private readonly budget: RequestBudget;
 
   constructor(private readonly options: VenueRestOptions) {
-    this.budget = new RequestBudget(options.dataDir, options.host);
+    const { dataDir, host, log } = options;
+    this.budget = new RequestBudget(dataDir, host, (error) => log.warn({ event: 'budget_not_kept', host, err: error }));
     this.pool = new Pool(options.host, {
       connections: 2,
       headersTimeout: REQUEST_TIMEOUT_MS,

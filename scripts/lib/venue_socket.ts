@@ -248,7 +248,8 @@ export class VenueSocket {
   }
 
   private startSuccessor(reason: string): void {
-    if (this.stopped || !this.current?.isOpen) return;
+    // Meanwhile it may have been lost, or two reasons have come at once.
+    if (this.stopped || this.successor !== null || !this.current?.isOpen) return;
     const successor: Successor = {
       connection: this.connect({
         opened: () => undefined,
