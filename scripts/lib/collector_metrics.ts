@@ -199,7 +199,7 @@ function bookGauges(gauge: MakeGauge, { runners }: MeteredCollector): void {
   perBook('orderbook_clean_percent', 'of the provable time, without a break', (book) => book.clean_percent);
   perBook('orderbook_updates_total', 'updates read', (book) => book.updates);
   perBook('last_orderbook_update_timestamp', 's', (book) =>
-    book.lastUpdateAt === 0 ? null : book.lastUpdateAt / 1000,
+    book.last_update_ts === null ? null : book.last_update_ts / 1000,
   );
   gauge('orderbook_resync_count', 'books that were built anew', ['exchange'], (each) => {
     for (const runner of runners) {

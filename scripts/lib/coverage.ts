@@ -37,9 +37,9 @@ export interface BookQuality {
   clean_percent: number | null;
   resyncs: number;
   standing: boolean;
-  /** Updates read, and when the last came, ms; 0: none. */
+  /** Updates read, and when the last came, ms. */
   updates: number;
-  lastUpdateAt: number;
+  last_update_ts: number | null;
 }
 
 type BookState = 'verified' | 'unverifiable' | 'broken';
@@ -88,7 +88,7 @@ class BookClock {
       resyncs: this.resyncs,
       standing: this.state === 'verified' || this.state === 'unverifiable',
       updates: this.updates,
-      lastUpdateAt: this.lastUpdateAt,
+      last_update_ts: this.lastUpdateAt === 0 ? null : this.lastUpdateAt,
     };
   }
 
