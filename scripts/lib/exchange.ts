@@ -49,6 +49,22 @@ export interface Poll {
   cron: string;
 }
 
+/** A range of ids, both ends included. */
+export interface IdRange {
+  from: number;
+  to: number;
+}
+
+/** How a venue serves past trades of one instrument, whose ids count up by one. */
+export interface TradeHistory {
+  /** The member of a trade's row that counts. */
+  idMember: 'trade_id' | 'sequence';
+  /** Whether a page has the lowest ids of what was asked for, or the highest. */
+  order: 'ascending' | 'descending';
+  /** The request for as much of `range` as one page holds. Its answer goes through `Feed.rest`, and becomes trades like any others. */
+  page(instrument: Instrument, range: IdRange): { path: string; weight: number };
+}
+
 /** What happened besides rows. Everything is counted by kind and reason; nothing is dropped in silence. */
 export type FeedEvent =
   /** A book was dropped and is built anew. */
@@ -119,6 +135,8 @@ export interface ExchangeModule {
   polls?(instruments: Instrument[]): Poll[];
   /** Where requests are posted: the JSON to post for such a path with query. The query itself is not sent then. */
   postBody?(path: string): string;
+  /** Absent where trades have no ids that count, or the past is not served. */
+  tradeHistory?: TradeHistory;
   /** A control message that asks for the list of what is subscribed, where the venue has one. */
   listSubscriptions?(id: number): string;
   createFeed(options: FeedOptions): Feed;
