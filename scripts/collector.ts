@@ -15,6 +15,7 @@ HEALTH_CHECK_PORT (8087, /health), METRICS_PORT (9093, /metrics), LOG_LEVEL. The
 import { randomBytes } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import type { NatsConnection } from 'nats';
 import { exchangeModule } from './exchanges/index.ts';
 import { Batcher } from './lib/batcher.ts';
 import { flags, runAsScript } from './lib/cli.ts';
@@ -22,6 +23,7 @@ import { type CollectorMeters, createMeters, registerGauges } from './lib/collec
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { ExchangeRunner } from './lib/exchange_runner.ts';
 import { writeJsonAtomic } from './lib/files.ts';
+import { GapFiller } from './lib/gap_filler.ts';
 import { connectNats, ensureStreams, Publisher } from './lib/jetstream.ts';
 import { takeLock } from './lib/lock.ts';
 import { createLogger, type Logger } from './lib/log.ts';
@@ -45,6 +47,7 @@ class Collector {
   readonly startedAt = Date.now();
   readonly runners: ExchangeRunner[];
   readonly batcher: Batcher;
+  readonly filler: GapFiller;
   private lingering: NodeJS.Timeout | null = null;
   private paused = false;
   pauses = 0;
@@ -55,19 +58,14 @@ class Collector {
     readonly boot: string,
     readonly publisher: Publisher,
     meters: CollectorMeters,
+    nats: NatsConnection,
     log: Logger,
   ) {
     this.batcher = new Batcher((message) => publisher.push(message));
-    this.runners = config.exchanges.map(
-      (name) =>
-        new ExchangeRunner(
-          exchangeModule(name),
-          config,
-          { batcher: this.batcher, rowsWait: () => this.rowsWait() },
-          meters,
-          log,
-        ),
-    );
+    const sink = { batcher: this.batcher, rowsWait: () => this.rowsWait() };
+    this.runners = config.exchanges.map((name) => new ExchangeRunner(exchangeModule(name), config, sink, meters, log));
+    this.filler = new GapFiller({ nats, runners: this.runners, sink, log });
+    this.filler.start();
   }
 
   /** Rows were added: they leave together after the linger. */
@@ -94,6 +92,7 @@ class Collector {
 
   /** Closes the sockets and waits until JetStream has everything that was received. @returns false when it had not in time */
   async stop(): Promise<boolean> {
+    this.filler.stop();
     for (const runner of this.runners) runner.stop();
     if (this.lingering) clearTimeout(this.lingering);
     this.batcher.flush();
@@ -166,6 +165,7 @@ class Collector {
       },
       coverage: this.coverage(),
       books: this.books(),
+      gaps: { pending: this.filler.pendingCount, ...this.filler.stats },
     });
   }
 }
@@ -197,7 +197,7 @@ async function main(): Promise<number> {
     onRefused: (subject, reason) => meters.publishRefused(subject, reason),
     log,
   });
-  const collector: Collector = new Collector(config, boot, publisher, meters, log);
+  const collector: Collector = new Collector(config, boot, publisher, meters, nats, log);
   registerGauges(registry, collector);
   const health = () => collector.health();
   const http = { health, registry, log };

@@ -15,20 +15,30 @@ MARKETPRISM_HOT_DATABASE, MARKETPRISM_COLD_DATABASE, MARKETPRISM_ACK_WAIT_SECOND
 MARKETPRISM_MODE, HOT_STORAGE_HTTP_PORT (8085, /health and /metrics), LOG_LEVEL.
 `;
 
+import { randomBytes } from 'node:crypto';
 import { setMaxListeners } from 'node:events';
 import { mkdirSync } from 'node:fs';
 import type { ClickHouseClient } from '@clickhouse/client';
 import type { JetStreamManager, NatsConnection } from 'nats';
 import { Gauge } from 'prom-client';
+import { Batcher } from './lib/batcher.ts';
 import { flags, runAsScript } from './lib/cli.ts';
 import { createClickHouse, fence, selectText } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { currentEpoch } from './lib/epochs.ts';
-import { ConnectionWatch, connectNats, ensureDurable, ensureStreams, PullConsumer } from './lib/jetstream.ts';
+import { GapKeeper } from './lib/gap_keeper.ts';
+import {
+  ConnectionWatch,
+  connectNats,
+  ensureDurable,
+  ensureStreams,
+  Publisher,
+  PullConsumer,
+} from './lib/jetstream.ts';
 import { takeLock } from './lib/lock.ts';
 import { createLogger, type Logger } from './lib/log.ts';
 import { pause } from './lib/pause.ts';
-import { DATA_TYPES } from './lib/rows.ts';
+import { DATA_TYPES, type DataType } from './lib/rows.ts';
 import { ensureTier } from './lib/schema.ts';
 import { type Check, createRegistry, healthDocument, serveStatus, untilStopped } from './lib/service.ts';
 import { durableName, streamDefinitions, streamOf } from './lib/streams.ts';
@@ -44,6 +54,13 @@ const BACKLOG_MS = 5000;
 /** A table that has not confirmed anything for this long although rows wait is unhealthy. */
 const STALLED_MS = 60_000;
 
+/** Hot is looked at for holes this often, or three times within the age of a gap. */
+const GAP_LOOK_MS = 10_000;
+/** Gap rows are few. */
+const GAP_MESSAGES = 64;
+const GAP_BYTES = 4 * 1024 * 1024;
+const ACK_TIMEOUT_MS = 5000;
+
 /** The parts of a running store. */
 interface Store {
   config: Config;
@@ -55,6 +72,7 @@ interface Store {
   hot: ClickHouseClient;
   cold: ClickHouseClient;
   tables: TableStore[];
+  gaps: GapKeeper | null;
   /** Messages not yet delivered, by durable. */
   backlog: Map<string, number>;
 }
@@ -72,6 +90,14 @@ function health(store: Store) {
       status: stalled ? 'unhealthy' : stats.lastError !== null || stats.deadletters > 0 ? 'degraded' : 'healthy',
       error_message: stats.lastError ?? (stats.deadletters > 0 ? `${stats.deadletters} rows in the deadletter` : null),
       details: { ...stats, backlog: store.backlog.get(durableName(type)) ?? null },
+    };
+  }
+  if (store.gaps !== null) {
+    const { stats } = store.gaps;
+    checks.gaps = {
+      status: stats.lastError === null ? 'healthy' : 'degraded',
+      error_message: stats.lastError,
+      details: stats,
     };
   }
   return healthDocument('store', store.startedAt, store.config.healthGraceSeconds, checks, {
@@ -117,7 +143,7 @@ function registerMetrics(store: Store) {
 }
 
 /** Waits for the database, then makes sure of its tables. */
-async function prepareDatabase(store: Omit<Store, 'tables'>, stop: AbortSignal): Promise<void> {
+async function prepareDatabase(store: Omit<Store, 'tables' | 'gaps'>, stop: AbortSignal): Promise<void> {
   for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
     try {
       await selectText(store.hot, 'SELECT 1');
@@ -133,7 +159,7 @@ async function prepareDatabase(store: Omit<Store, 'tables'>, stop: AbortSignal):
 }
 
 /** Makes sure of streams and durables, and tells each stream's epoch. Waits as long as the database or the broker is away. */
-async function findEpochs(store: Omit<Store, 'tables'>, stop: AbortSignal): Promise<Map<string, number>> {
+async function findEpochs(store: Omit<Store, 'tables' | 'gaps'>, stop: AbortSignal): Promise<Map<string, number>> {
   const { config, log, manager, hot } = store;
   const definitions = streamDefinitions(config.streamMaxBytes);
   for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
@@ -154,7 +180,7 @@ async function findEpochs(store: Omit<Store, 'tables'>, stop: AbortSignal): Prom
   }
 }
 
-async function openTables(store: Omit<Store, 'tables'>, stop: AbortSignal): Promise<TableStore[]> {
+async function openTables(store: Omit<Store, 'tables' | 'gaps'>, stop: AbortSignal): Promise<TableStore[]> {
   const { config, log, hot, cold, nats } = store;
   const epochs = await findEpochs(store, stop);
   // All durables come back at the same moment: one look at the broker serves them all.
@@ -206,6 +232,34 @@ async function watchBacklog(store: Store, stop: AbortSignal): Promise<void> {
   }
 }
 
+/** The watch over holes in hot, and its way to JetStream. */
+function keepGaps(store: Store): { keeper: GapKeeper; publisher: Publisher } {
+  const { config, log, nats, hot, tables } = store;
+  const publisher = new Publisher(nats, {
+    mode: config.mode,
+    boot: randomBytes(6).toString('hex'),
+    maxInFlight: GAP_MESSAGES,
+    maxInFlightBytes: GAP_BYTES,
+    ackTimeoutMs: ACK_TIMEOUT_MS,
+    onStored: () => undefined,
+    log,
+  });
+  const streamsOf = (type: DataType) => tables.find((table) => table.type === type)?.streams ?? [];
+  const keeper = new GapKeeper({
+    client: hot,
+    database: config.hotDatabase,
+    dataSource: config.mode,
+    dataDir: config.dataDir,
+    ageMs: config.gapAgeMs,
+    everyMs: Math.min(GAP_LOOK_MS, config.gapAgeMs / 3),
+    publisher,
+    batcher: new Batcher((message) => publisher.push(message)),
+    seen: (table) => streamsOf(table === 'trades' ? 'trade' : 'orderbook_update'),
+    log,
+  });
+  return { keeper, publisher };
+}
+
 async function main(): Promise<number> {
   const options = flags(USAGE, { once: { type: 'boolean', default: false } });
   const config = loadConfig();
@@ -234,7 +288,7 @@ async function main(): Promise<number> {
     cold,
     backlog: new Map<string, number>(),
   };
-  const store: Store = { ...base, tables: [] };
+  const store: Store = { ...base, tables: [], gaps: null };
   const http = { health: () => health(store), registry: registerMetrics(store), log };
   const server = await serveStatus({ ...http, port: config.storePort, portName: 'HOT_STORAGE_HTTP_PORT' });
   try {
@@ -242,9 +296,12 @@ async function main(): Promise<number> {
     store.tables = await openTables(base, stop);
     log.info({ event: 'started', health: server.port, database: config.hotDatabase });
     const watching = watchBacklog(store, stop);
+    const keeper = options.once ? null : keepGaps(store);
+    store.gaps = keeper?.keeper ?? null;
     const loops = store.tables.map((table) => (options.once ? table.runUntilEmpty() : table.run()));
     if (options.once) void Promise.all(loops).then(() => abort.abort(new Error('done')));
-    await Promise.all([...loops, watching]);
+    await Promise.all([...loops, watching, keeper?.keeper.run(stop)]);
+    keeper?.publisher.close();
   } catch (error) {
     if (!stop.aborted) throw error;
   }

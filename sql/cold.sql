@@ -236,6 +236,7 @@ CREATE TABLE IF NOT EXISTS marketprism_cold.gaps
     from_time DateTime64(3, 'UTC') DEFAULT throwIf(1, 'from_time is absent') CODEC(Delta, ZSTD(1)),
     to_time DateTime64(3, 'UTC') DEFAULT throwIf(1, 'to_time is absent') CODEC(Delta, ZSTD(1)),
     cause LowCardinality(String) DEFAULT throwIf(1, 'cause is absent'),
+    reason Nullable(String) CODEC(ZSTD(3)),
     status Enum8('open' = 1, 'filled' = 2, 'unfillable' = 3) DEFAULT throwIf(1, 'status is absent'),
     rows Nullable(UInt64) CODEC(DoubleDelta, ZSTD(1)),
     filled_rows Nullable(UInt64) CODEC(DoubleDelta, ZSTD(1)),

@@ -236,6 +236,7 @@ CREATE TABLE IF NOT EXISTS marketprism_hot.gaps
     from_time DateTime64(3, 'UTC') DEFAULT throwIf(1, 'from_time is absent') CODEC(Delta, ZSTD(1)),
     to_time DateTime64(3, 'UTC') DEFAULT throwIf(1, 'to_time is absent') CODEC(Delta, ZSTD(1)),
     cause LowCardinality(String) DEFAULT throwIf(1, 'cause is absent'),
+    reason Nullable(String) CODEC(ZSTD(3)),
     status Enum8('open' = 1, 'filled' = 2, 'unfillable' = 3) DEFAULT throwIf(1, 'status is absent'),
     rows Nullable(UInt64) CODEC(DoubleDelta, ZSTD(1)),
     filled_rows Nullable(UInt64) CODEC(DoubleDelta, ZSTD(1)),
@@ -252,6 +253,30 @@ PARTITION BY toYYYYMMDD(created_at)
 ORDER BY (exchange, market_type, symbol, timestamp, gap_id, status)
 TTL toDateTime(created_at) + INTERVAL 7 DAY
 SETTINGS ttl_only_drop_parts = 1;
+
+CREATE OR REPLACE VIEW marketprism_hot.gaps_now AS
+SELECT exchange, market_type, symbol, gap_id,
+    argMax(each.timestamp, (each.js_epoch, each.js_seq)) AS timestamp,
+    argMax(each.instrument, (each.js_epoch, each.js_seq)) AS instrument,
+    argMax(each.data_type, (each.js_epoch, each.js_seq)) AS data_type,
+    argMax(each.from_id, (each.js_epoch, each.js_seq)) AS from_id,
+    argMax(each.to_id, (each.js_epoch, each.js_seq)) AS to_id,
+    argMax(each.from_time, (each.js_epoch, each.js_seq)) AS from_time,
+    argMax(each.to_time, (each.js_epoch, each.js_seq)) AS to_time,
+    argMax(each.cause, (each.js_epoch, each.js_seq)) AS cause,
+    argMax(each.reason, (each.js_epoch, each.js_seq)) AS reason,
+    argMax(each.status, (each.js_epoch, each.js_seq)) AS status,
+    argMax(each.rows, (each.js_epoch, each.js_seq)) AS rows,
+    argMax(each.filled_rows, (each.js_epoch, each.js_seq)) AS filled_rows,
+    argMax(each.detected_at, (each.js_epoch, each.js_seq)) AS detected_at,
+    argMax(each.closed_at, (each.js_epoch, each.js_seq)) AS closed_at,
+    argMax(each.received_at, (each.js_epoch, each.js_seq)) AS received_at,
+    argMax(each.created_at, (each.js_epoch, each.js_seq)) AS created_at,
+    argMax(each.data_source, (each.js_epoch, each.js_seq)) AS data_source,
+    argMax(each.js_epoch, (each.js_epoch, each.js_seq)) AS js_epoch,
+    argMax(each.js_seq, (each.js_epoch, each.js_seq)) AS js_seq
+FROM marketprism_hot.gaps AS each
+GROUP BY exchange, market_type, symbol, gap_id;
 
 CREATE TABLE IF NOT EXISTS marketprism_hot.stream_epochs
 (

@@ -141,6 +141,7 @@ const gap = (id: string, status: GapRow['status'], rows: number | null, filled: 
     from_time: 1795000000000,
     to_time: 1795000000000,
     cause: 'test',
+    reason: null,
     rows,
     filled_rows: filled,
     detected_at: 1795000000000,

@@ -36,6 +36,8 @@ export interface Config {
   orderbookIntervalMs: number;
   /** How long after a trade Deribit's history is asked whether it was a liquidation, ms; absent: as long as the venue takes to tell. */
   liquidationDelayMs: number | undefined;
+  /** A hole in hot is declared once the row after it has been there this long, ms. */
+  gapAgeMs: number;
   /** A venue that answers 403 or 451 is asked again after this time, ms. */
   blockedRetryMs: number;
   ackWaitSeconds: number;
@@ -87,6 +89,7 @@ const environment = z.object({
     .default(() => hostname().replace(/[^\w.-]/g, '_')),
   MARKETPRISM_ORDERBOOK_INTERVAL: z.string().default('10s'),
   MARKETPRISM_LIQUIDATION_DELAY: z.string().optional(),
+  MARKETPRISM_GAP_AGE: z.string().default('30s'),
   MARKETPRISM_BLOCKED_RETRY: z.string().default('10m'),
   MARKETPRISM_ACK_WAIT_SECONDS: z.coerce.number().min(1).max(3600).default(60),
   MARKETPRISM_STREAM_MAX_BYTES: z.coerce.number().int().min(1_048_576).optional(),
@@ -138,6 +141,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
       values.MARKETPRISM_LIQUIDATION_DELAY === undefined
         ? undefined
         : duration('MARKETPRISM_LIQUIDATION_DELAY', values.MARKETPRISM_LIQUIDATION_DELAY),
+    gapAgeMs: duration('MARKETPRISM_GAP_AGE', values.MARKETPRISM_GAP_AGE),
     blockedRetryMs: duration('MARKETPRISM_BLOCKED_RETRY', values.MARKETPRISM_BLOCKED_RETRY),
     ackWaitSeconds: values.MARKETPRISM_ACK_WAIT_SECONDS,
     streamMaxBytes: values.MARKETPRISM_STREAM_MAX_BYTES,

@@ -12,9 +12,11 @@ import type {
   FeedEvent,
   FeedOptions,
   FeedOutput,
+  IdRange,
   Instrument,
   Poll,
   RestRequest,
+  TradeHistory,
 } from './exchange.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
@@ -37,6 +39,8 @@ const LONGEST_POLL_WAIT_MS = 60_000;
 const MAX_REQUESTS = 2;
 /** Connections that may be opened at once after a while without any; no venue allows fewer. */
 const OPENING_BURST = 3;
+/** Filling gaps leaves half of our share of the venue's weight for what is needed now. */
+const HISTORY_SHARE = 0.25;
 /** How often the sockets' streams are looked at for silence. */
 const SILENCE_CHECK_MS = 1000;
 /** Distinct reasons that are counted apart; garbage could make up any number of them. */
@@ -225,7 +229,6 @@ export class ExchangeRunner implements FeedOutput {
     this.sink.batcher.add(type, row);
     this.sink.rowsWait();
     this.frameType ??= type;
-    const key = streamKey(type, row.instrument);
     const now = Date.now();
     this.coverageBoard.row(type, row.instrument, now);
     if (type === 'orderbook_update') {
@@ -233,6 +236,11 @@ export class ExchangeRunner implements FeedOutput {
     } else if (type === 'orderbook') {
       this.coverageBoard.bookPublished(row.instrument, now, (row as Rows['orderbook']).verified);
     }
+    this.countDistinct(type, row);
+  }
+
+  private countDistinct<T extends DataType>(type: T, row: Rows[T]): void {
+    const key = streamKey(type, row.instrument);
     let entry = this.distinct.get(key);
     if (!entry) this.distinct.set(key, (entry = { type, counter: new DistinctCounter() }));
     entry.counter.add(distinctKey(type, row));
@@ -417,6 +425,38 @@ export class ExchangeRunner implements FeedOutput {
     const { exchange } = this.module;
     this.log.warn({ event: 'request_failed', exchange, path, reason: answer.reason });
     return answer.kind === 'wait' ? answer.until : Date.now();
+  }
+
+  /**
+   * Fetches one page of past trades, and takes those with an id within `range`.
+   * @returns the ids of all trades in the page, or when to ask again (ms)
+   */
+  async fetchTrades(
+    { path, weight }: { path: string; weight: number },
+    range: IdRange,
+    idMember: TradeHistory['idMember'],
+    dataSource: string,
+  ): Promise<{ ids: number[] } | { retryAt: number }> {
+    const answer = await this.rest.ask(path, weight, this.module.postBody?.(path) ?? null, HISTORY_SHARE);
+    if (answer.kind !== 'ok') {
+      this.count('history_failed', answer.kind);
+      return { retryAt: answer.kind === 'wait' ? answer.until : Date.now() };
+    }
+    const ids: number[] = [];
+    const row = <T extends DataType>(type: T, row: Rows[T]) => {
+      if (type !== 'trade') return;
+      const trade = row as Rows['trade'];
+      const id = Number(trade[idMember]);
+      ids.push(id);
+      if (id < range.from || id > range.to) return;
+      this.sink.batcher.add('trade', { ...trade, data_source: dataSource });
+      this.sink.rowsWait();
+      this.countDistinct('trade', trade);
+    };
+    const understood = this.feed.rest(path, answer.body, nowMicros(), { row, event: (event) => this.event(event) });
+    if (understood) return { ids };
+    this.count('history_failed', 'answer');
+    return { retryAt: Date.now() };
   }
 
   private fetchNeeded(now: number): void {

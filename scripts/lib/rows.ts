@@ -123,6 +123,8 @@ export interface GapRow extends RowSource {
   from_time: number;
   to_time: number;
   cause: string;
+  /** Why it cannot be filled; else null. */
+  reason: string | null;
   rows: Id | null;
   filled_rows: Id | null;
   detected_at: number;
@@ -179,7 +181,9 @@ const SEQUENCE_CODEC = 'DoubleDelta, ZSTD(1)';
 const TEXT_CODEC = 'ZSTD(3)';
 
 const name = (column: string): Column => ({ name: column, type: 'LowCardinality(String)', kind: 'text' });
-const text = (column: string): Column => ({ name: column, type: 'String', codec: TEXT_CODEC, kind: 'text' });
+function text(column: string, nullable = false): Column {
+  return { name: column, type: maybe('String', nullable), codec: TEXT_CODEC, kind: 'text', nullable };
+}
 const bool = (column: string): Column => ({ name: column, type: 'Bool', kind: 'bool' });
 const levels = (column: string): Column => ({
   name: column,
@@ -342,6 +346,7 @@ export const TABLES: { [T in DataType]: Table } = {
       time('from_time'),
       time('to_time'),
       name('cause'),
+      text('reason', true),
       choice('status', ['open', 'filled', 'unfillable']),
       integer('rows', true),
       integer('filled_rows', true),

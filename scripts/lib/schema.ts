@@ -67,12 +67,26 @@ function epochTableSql(database: string): string {
   ].join('\n');
 }
 
+/** The present state of each gap: its states are only ever added to. */
+function gapsNowSql(database: string): string {
+  const own = TABLES.gap.columns.map((column) => column.name);
+  const constant = [...STREAM_COLUMNS, 'gap_id'];
+  const newest = own.filter((column) => !constant.includes(column));
+  return [
+    `CREATE OR REPLACE VIEW ${database}.gaps_now AS`,
+    `SELECT ${constant.join(', ')},`,
+    newest.map((column) => `    argMax(each.${column}, (each.js_epoch, each.js_seq)) AS ${column}`).join(',\n'),
+    `FROM ${database}.gaps AS each`,
+    `GROUP BY ${constant.join(', ')}`,
+  ].join('\n');
+}
+
 /** All statements that make one tier's database, in order. */
 export function tierStatements(tier: Tier, database: string = DATABASE_NAMES[tier]): string[] {
   return [
     `CREATE DATABASE IF NOT EXISTS ${database}`,
     ...DATA_TYPES.map((type) => tableSql(TABLES[type], tier, database)),
-    ...(tier === 'hot' ? [epochTableSql(database)] : []),
+    ...(tier === 'hot' ? [gapsNowSql(database), epochTableSql(database)] : []),
   ];
 }
 

@@ -16,7 +16,7 @@ import type { Delivery, PullConsumer } from './jetstream.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
 import { type DataType, TABLES } from './rows.ts';
-import { parseSubject } from './streams.ts';
+import { parseSubject, type Stream } from './streams.ts';
 
 /** A batch is closed by whichever comes first. Larger ones gain nothing, younger ones make too many parts. */
 const MAX_ROWS = 50_000;
@@ -81,6 +81,11 @@ export class TableStore {
     this.type = options.type;
     this.epoch = epoch;
     this.table = `${options.hot.database}.${TABLES[options.type].name}`;
+  }
+
+  /** Streams that rows have come of. */
+  get streams(): Stream[] {
+    return [...this.readers.keys()].flatMap((subject) => parseSubject(subject) ?? []);
   }
 
   /** Stores until stopped. */

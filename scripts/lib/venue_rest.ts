@@ -58,8 +58,11 @@ export class VenueRest {
     return this.budget.refusal(now)?.blocked ?? false;
   }
 
-  /** GET of `path` (with query), or a POST of its path with the JSON `body`, costing `weight`. Never throws. */
-  async ask(path: string, weight: number, body: string | null = null): Promise<RestAnswer> {
+  /**
+   * GET of `path` (with query), or a POST of its path with the JSON `body`, costing `weight`. Never throws.
+   * @param share of the venue's weight that may be used up to here: what is not urgent leaves some for what is
+   */
+  async ask(path: string, weight: number, body: string | null = null, share = BUDGET_SHARE): Promise<RestAnswer> {
     const { weightPerMinute, weightHeader } = this.options;
     const now = Date.now();
     const begun = performance.now();
@@ -67,7 +70,7 @@ export class VenueRest {
       const refusal = this.budget.refusal(now);
       if (refusal) return { kind: 'wait', until: refusal.until, reason: refusal.reason };
       const used = this.budget.used(now);
-      if (used + weight > weightPerMinute * BUDGET_SHARE) {
+      if (used + weight > weightPerMinute * share) {
         const until = (Math.floor(now / 60_000) + 1) * 60_000;
         return { kind: 'wait', until, reason: `weight ${used} used in this minute` };
       }

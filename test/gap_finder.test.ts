@@ -1,0 +1,218 @@
+/** Holes in hot, found by the real engine in rows of known holes. */
+import assert from 'node:assert/strict';
+import { after, before, beforeEach, describe, test } from 'node:test';
+import type { ClickHouseClient } from '@clickhouse/client';
+import { insertLines } from '../scripts/lib/clickhouse.ts';
+import {
+  countWithin,
+  type FinderOptions,
+  findBrokenChains,
+  findFilled,
+  findMissingTrades,
+  type GapStream,
+  keyOf,
+  type Mark,
+  openGaps,
+} from '../scripts/lib/gap_finder.ts';
+import { encodeRow, type GapRow, type OrderbookUpdateRow, type TradeRow } from '../scripts/lib/rows.ts';
+import { ensureTier } from '../scripts/lib/schema.ts';
+import { sampleTrade } from './fixtures.ts';
+import { Pipeline } from './pipeline.ts';
+
+const DATABASE = 'marketprism_hot';
+const START = 1_795_000_000_000;
+const BTC: GapStream = { exchange: 'binance_spot', market_type: 'spot', symbol: 'BTC-USDT' };
+const ETH: GapStream = { ...BTC, symbol: 'ETH-USDT' };
+const DERIBIT: GapStream = { exchange: 'deribit_derivatives', market_type: 'perpetual', symbol: 'BTC-USD' };
+
+describe('holes in hot', () => {
+  const pipeline = new Pipeline();
+  let client: ClickHouseClient;
+  let options: FinderOptions;
+  before(async () => {
+    await pipeline.choosePorts();
+    await pipeline.startDatabase();
+    client = pipeline.client();
+    await ensureTier(client, 'hot', DATABASE);
+    options = { client, database: DATABASE, dataSource: 'live', ageMs: 0 };
+  });
+  after(() => pipeline.close());
+  beforeEach(async () => {
+    for (const table of ['trades', 'orderbook_updates', 'gaps'])
+      await pipeline.query(`TRUNCATE TABLE ${DATABASE}.${table}`);
+  });
+
+  let sequence = 0;
+  /** As the store inserts them. */
+  async function insert(table: string, lines: string[]): Promise<void> {
+    const spliced = lines.map((line) => `{"js_epoch":1,"js_seq":${++sequence},${line.slice(1)}\n`).join('');
+    await insertLines(client, `${DATABASE}.${table}`, Buffer.from(spliced), `test:${sequence}`);
+  }
+
+  const trades = (ids: number[], change: Partial<TradeRow> = {}) =>
+    insert(
+      'trades',
+      ids.map((id) =>
+        encodeRow(
+          'trade',
+          sampleTrade(id, { timestamp: START + id * 100, received_at: (START + id * 100) * 1000, ...change }),
+        ),
+      ),
+    );
+  const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, index) => from + index);
+  const short = ({ symbol, from_id, to_id, rows, cause, status }: GapRow) =>
+    `${symbol} ${from_id}-${to_id} ${rows} ${cause} ${status}`;
+
+  test('ids that are missing between two trades are a gap of exactly these, with the times around it', async () => {
+    await trades([...range(100, 109), ...range(113, 120), 122]);
+    await trades(range(5, 9), { symbol: 'ETH-USDT' });
+    const { gaps, marks } = await findMissingTrades(options, [BTC, ETH], new Map(), Date.now());
+    assert.deepEqual(gaps.map(short), ['BTC-USDT 110-112 3 missing_ids open', 'BTC-USDT 121-121 1 missing_ids open']);
+    assert.deepEqual([gaps[0]!.from_time, gaps[0]!.to_time], [START + 10_900, START + 11_300]);
+    assert.deepEqual(Object.fromEntries(marks), {
+      [keyOf(BTC)]: { id: '122', time: START + 12_200 },
+      [keyOf(ETH)]: { id: '9', time: START + 900 },
+    });
+  });
+
+  test('a hole that is seen again has the same id and time; another one has not', async () => {
+    await trades([1, 3, 5]);
+    const [first, second] = (await findMissingTrades(options, [BTC], new Map(), Date.now())).gaps;
+    const [again] = (await findMissingTrades(options, [BTC], new Map(), Date.now() + 5000)).gaps;
+    assert.deepEqual([again!.gap_id, again!.timestamp], [first!.gap_id, first!.timestamp]);
+    assert.notEqual(second!.gap_id, first!.gap_id);
+  });
+
+  test('a hole next to a row that has just come is waited for, and not forgotten', async () => {
+    await trades([...range(1, 5), ...range(8, 10)]);
+    const young = { ...options, ageMs: 3_600_000 };
+    const look = await findMissingTrades(young, [BTC], new Map(), Date.now());
+    assert.deepEqual([look.gaps, look.marks.get(keyOf(BTC))], [[], { id: '5', time: START + 500 }]);
+    const later = await findMissingTrades(options, [BTC], look.marks, Date.now());
+    assert.deepEqual(later.gaps.map(short), ['BTC-USDT 6-7 2 missing_ids open']);
+    assert.equal(later.marks.get(keyOf(BTC))!.id, '10');
+    const after = await findMissingTrades(options, [BTC], later.marks, Date.now());
+    assert.deepEqual([after.gaps, after.marks.get(keyOf(BTC))!.id], [[], '10']);
+    await trades(range(12, 13));
+    assert.deepEqual((await findMissingTrades(options, [BTC], after.marks, Date.now())).gaps.map(short), [
+      'BTC-USDT 11-11 1 missing_ids open',
+    ]);
+  });
+
+  test('a hole in which nothing was received for long is told as an outage', async () => {
+    await trades([1]);
+    await trades([5], { timestamp: START + 20_000, received_at: (START + 20_000) * 1000 });
+    assert.deepEqual((await findMissingTrades(options, [BTC], new Map(), Date.now())).gaps.map(short), [
+      'BTC-USDT 2-4 3 outage open',
+    ]);
+  });
+
+  test('on Deribit the sequence counts, not the trade’s id', async () => {
+    for (const [id, number] of [
+      ['ETH-7', 50],
+      ['ETH-3', 51],
+      ['ETH-11', 54],
+    ] as const) {
+      await trades([number], { ...DERIBIT, trade_id: id, sequence: number });
+    }
+    assert.deepEqual((await findMissingTrades(options, [DERIBIT], new Map(), Date.now())).gaps.map(short), [
+      'BTC-USD 52-53 2 missing_ids open',
+    ]);
+  });
+
+  test('a gap is filled when every one of its trades is there, and not before', async () => {
+    await trades([1, 2, 6]);
+    const { gaps } = await findMissingTrades(options, [BTC], new Map(), Date.now());
+    await insert('gaps', [encodeRow('gap', gaps[0]!)]);
+    const open = await openGaps(options);
+    assert.deepEqual(open.map(short), ['BTC-USDT 3-5 3 missing_ids open']);
+    await trades([3, 5]);
+    assert.equal(await countWithin(options, open[0]!), 2);
+    assert.deepEqual(await findFilled(options, open, Date.now()), []);
+    await trades([4]);
+    const [filled] = await findFilled(options, open, Date.now());
+    assert.deepEqual([filled!.gap_id, filled!.status, filled!.filled_rows], [gaps[0]!.gap_id, 'filled', 3]);
+    await insert('gaps', [encodeRow('gap', filled!)]);
+    assert.deepEqual(await openGaps(options), []);
+    assert.deepEqual(await pipeline.query(`SELECT status, rows, filled_rows FROM ${DATABASE}.gaps_now`), [
+      ['filled', '3', '3'],
+    ]);
+  });
+
+  /** `[first, last, previous last]`, or a snapshot's id. */
+  const diffs = (stream: GapStream, list: ([number | null, number, number | null] | number)[], at = START) =>
+    insert(
+      'orderbook_updates',
+      list.map((each) => {
+        const [first, last, prev] = typeof each === 'number' ? [null, each, null] : each;
+        return encodeRow('orderbook_update', {
+          ...stream,
+          instrument: 'X',
+          timestamp: at + last * 100,
+          received_at: (at + last * 100) * 1000,
+          data_source: 'live',
+          first_update_id: first,
+          last_update_id: last,
+          prev_update_id: prev,
+          is_snapshot: typeof each === 'number',
+          bids: [['1', '1']],
+          asks: [],
+        } satisfies OrderbookUpdateRow);
+      }),
+    );
+  const SWAP: GapStream = { exchange: 'okx_derivatives', market_type: 'perpetual', symbol: 'BTC-USDT' };
+
+  test('a diff whose predecessor is not there is a gap from the last diff before; the first of a stream is none', async () => {
+    await diffs(BTC, [5, [4, 6, null], [7, 9, null], [15, 16, null], [17, 20, null]]);
+    await diffs(SWAP, [10, [null, 12, 10], [null, 15, 12], [null, 22, 18], 21]);
+    const { gaps } = await findBrokenChains(options, [BTC, SWAP], new Map(), Date.now());
+    assert.deepEqual(
+      gaps.map((gap) => `${gap.exchange} ${short(gap)}`),
+      [
+        'binance_spot BTC-USDT 10-14 null broken_chain unfillable',
+        'okx_derivatives BTC-USDT 16-18 null broken_chain unfillable',
+      ],
+    );
+    assert.equal(gaps[0]!.reason, 'no venue serves past book updates');
+    assert.equal(gaps[1]!.to_time, START + 2200, 'until the snapshot or the diff, whichever is later');
+  });
+
+  test('two collectors that cut the same updates differently make no gap, as long as each chain holds', async () => {
+    await diffs(SWAP, [
+      10,
+      [null, 12, 10],
+      [null, 14, 12],
+      [null, 13, 10],
+      [null, 15, 13],
+      [null, 16, 14],
+      [null, 17, 15],
+    ]);
+    assert.deepEqual((await findBrokenChains(options, [SWAP], new Map(), Date.now())).gaps, []);
+  });
+
+  test('a chain is followed from look to look, over a pause too, and a young break is not forgotten', async () => {
+    await diffs(BTC, [
+      [1, 2, null],
+      [3, 4, null],
+    ]);
+    const first = await findBrokenChains(options, [BTC], new Map(), Date.now());
+    assert.deepEqual(first.gaps, []);
+    // Two minutes later than the ids tell, and one frame is missing.
+    await diffs(BTC, [[5, 6, null]], START + 120_000);
+    const second = await findBrokenChains(options, [BTC], first.marks, Date.now());
+    assert.deepEqual(second.gaps, []);
+    await diffs(
+      BTC,
+      [
+        [9, 10, null],
+        [11, 12, null],
+      ],
+      START + 120_000,
+    );
+    const young = await findBrokenChains({ ...options, ageMs: 3_600_000 }, [BTC], second.marks, Date.now());
+    assert.deepEqual(young.gaps, []);
+    const later = await findBrokenChains(options, [BTC], young.marks as Map<string, Mark>, Date.now());
+    assert.deepEqual(later.gaps.map(short), ['BTC-USDT 7-8 null broken_chain unfillable']);
+    assert.deepEqual((await findBrokenChains(options, [BTC], later.marks, Date.now())).gaps, []);
+  });
+});
