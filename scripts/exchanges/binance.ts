@@ -29,6 +29,7 @@ import {
   sortedLevels,
   type WireRecord,
 } from '../lib/wire.ts';
+import { type BinanceHistory, SPOT_HISTORY, USDM_HISTORY } from './binance_history.ts';
 import { READING_LISTS, Readings, readingPolls } from './binance_readings.ts';
 import { scanDiff, scanTrade } from './binance_text.ts';
 
@@ -102,6 +103,7 @@ interface Product {
   depthPath: string;
   depthWeight: number;
   exchangeInfoPath: string;
+  history: BinanceHistory;
   defaultMarketType: MarketType;
   /** Has funding, open interest, liquidations and ratios. */
   readings: boolean;
@@ -113,6 +115,7 @@ const SPOT: Product = {
   depthPath: '/api/v3/depth',
   depthWeight: 50,
   exchangeInfoPath: '/api/v3/exchangeInfo',
+  history: SPOT_HISTORY,
   defaultMarketType: 'spot',
   readings: false,
 };
@@ -123,6 +126,7 @@ const USDM: Product = {
   depthPath: '/fapi/v1/depth',
   depthWeight: 20,
   exchangeInfoPath: '/fapi/v1/exchangeInfo',
+  history: USDM_HISTORY,
   defaultMarketType: 'perpetual',
   readings: true,
 };
@@ -142,6 +146,7 @@ export const binanceSpot: ExchangeModule = {
   },
   subscribe,
   listSubscriptions,
+  tradeHistory: SPOT_HISTORY,
   createFeed: (options) => new BinanceFeed(SPOT, options),
   messagesPerSecond: 5,
   // 300 in five minutes.
@@ -177,6 +182,7 @@ export const binanceDerivatives: ExchangeModule = {
   polls: readingPolls,
   subscribe,
   listSubscriptions,
+  tradeHistory: USDM_HISTORY,
   createFeed: (options) => new BinanceFeed(USDM, options),
   messagesPerSecond: 10,
   connectsPerSecond: 1,
@@ -281,6 +287,10 @@ class BinanceFeed extends GuardedFeed implements Feed {
       const { pathname, searchParams } = new URL(path, 'http://host');
       refuseError(pathname, body);
       if (this.readings?.rest(pathname, searchParams, body, receivedAt)) return;
+      if (pathname === this.product.history.path) {
+        this.pastTrades(searchParams, array(body, 'answer'), receivedAt);
+        return;
+      }
       const answer = record(body, 'answer');
       if (pathname === this.product.depthPath) this.snapshot(searchParams, answer, receivedAt);
       else if (pathname === this.product.exchangeInfoPath) this.exchangeInfo(answer);
@@ -375,6 +385,16 @@ class BinanceFeed extends GuardedFeed implements Feed {
       quantity: positive(data.q, 'q'),
       side: data.m ? 'sell' : 'buy',
       is_maker: data.m,
+    });
+  }
+
+  /** Past trades go the way of the stream's, so that both give the same rows. */
+  private pastTrades(query: URLSearchParams, rows: unknown[], receivedAt: number): void {
+    const symbol = query.get('symbol');
+    if (!symbol) throw new ValueError('past trades without symbol= in their path');
+    this.each(rows, (row) => {
+      const frame = this.product.history.frameOf(record(row, 'answer[]'), symbol);
+      this.event(String(frame.e), frame, receivedAt);
     });
   }
 

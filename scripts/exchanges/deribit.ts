@@ -5,7 +5,7 @@
  * USD by the venue, so their base amount is amount ÷ price; linear ones and options are counted in the base coin.
  */
 
-import type { Channel, Connection, ExchangeModule, Instrument, Poll } from '../lib/exchange.ts';
+import type { Channel, Connection, ExchangeModule, Instrument, Poll, TradeHistory } from '../lib/exchange.ts';
 import type { MarketType } from '../lib/rows.ts';
 import { contractOf, EXCHANGE, isIndex, isLeveraged, volatilityIndex } from './deribit_contracts.ts';
 import { call, DeribitFeed } from './deribit_feed.ts';
@@ -25,6 +25,22 @@ const MINUTE_MS = 60_000;
 const CANDLE_SECONDS = 60;
 const CANDLES_BACK = 10;
 const CANDLE_CRON = '5 * * * * *';
+/** The most past trades that one answer has. */
+const HISTORY_PAGE = 1000;
+
+/**
+ * Trades by `trade_seq`, which counts per instrument; trade ids count per coin. The host keeps them for about 24 hours: of an
+ * older range it answers an empty list and no error.
+ */
+const TRADE_HISTORY: TradeHistory = {
+  idMember: 'sequence',
+  order: 'ascending',
+  page: ({ instrument: id }, { from, to }) => {
+    const range = `start_seq=${from}&end_seq=${to}&count=${Math.min(HISTORY_PAGE, to - from + 1)}&sorting=asc`;
+    const name = encodeURIComponent(id);
+    return { path: `/api/v2/public/get_last_trades_by_instrument?instrument_name=${name}&${range}`, weight: 1 };
+  },
+};
 
 export const deribitDerivatives: ExchangeModule = {
   exchange: EXCHANGE,
@@ -42,6 +58,7 @@ export const deribitDerivatives: ExchangeModule = {
     { path: '/api/v2/public/get_instruments?currency=any&kind=future&expired=false', weight: 1, optional: true },
   ],
   polls: (instruments) => volatilityIndexes(instruments).map(candlePoll),
+  tradeHistory: TRADE_HISTORY,
   createFeed: (options) => new DeribitFeed(options),
   // A subscription costs 3000 of 30,000 credits, which come back at 10,000 a second.
   messagesPerSecond: 3,

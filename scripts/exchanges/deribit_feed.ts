@@ -489,10 +489,14 @@ function tradeId(value: unknown): string {
   return integerText(value);
 }
 
-/** An id: a number, or its digits as text when a double cannot hold it. */
+/**
+ * An id: a number, or its digits as text when a double cannot hold it. Frames bring long numbers as text and answers over REST
+ * do not, so which of the two it becomes goes by the value alone.
+ */
 function exactId(value: unknown, what: string): Id {
   try {
-    return typeof value === 'number' ? Number(integerText(value)) : integerText(value);
+    const text = integerText(value);
+    return Number.isSafeInteger(Number(text)) ? Number(text) : text;
   } catch (error) {
     throw new ValueError(`${what} is ${(error as Error).message}`);
   }

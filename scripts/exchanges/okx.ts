@@ -3,9 +3,16 @@
  *
  * Sources: OKX API v5 documents of 2026-06 and 2026-07, and recorded frames of 2022 to 2026.
  */
-import type { Channel, Connection, ExchangeModule, Instrument, Poll } from '../lib/exchange.ts';
+import type { Channel, Connection, ExchangeModule, Instrument, Poll, TradeHistory } from '../lib/exchange.ts';
 import type { DataType } from '../lib/rows.ts';
-import { ALL_ACCOUNT_PATH, INSTRUMENTS_PATH, OkxFeed, RATIO_PERIOD, TOP_POSITION_PATH } from './okx_feed.ts';
+import {
+  ALL_ACCOUNT_PATH,
+  HISTORY_TRADES_PATH,
+  INSTRUMENTS_PATH,
+  OkxFeed,
+  RATIO_PERIOD,
+  TOP_POSITION_PATH,
+} from './okx_feed.ts';
 import { INST_TYPES, okxInstrument } from './okx_units.ts';
 
 /** The venue advises fewer than 30 deep books a connection; 20 can be renewed within its 480 subscribes an hour. */
@@ -16,8 +23,24 @@ const CHANNELS_PER_MESSAGE = 100;
 /** The venue closes a socket that was silent for 30 s; a ping is answered at once, so a healthy one never is. */
 const PING_EVERY_MS = 20_000;
 const SILENCE_LIMIT_MS = 35_000;
+/** The most past trades that one answer has. */
+const HISTORY_PAGE = 100;
 /** 30 s after each period of five minutes, when the venue has published it. */
 const RATIO_CRON = '30 */5 * * * *';
+
+/**
+ * Single fills, with the ids of `trades-all`, of the last three months. Type 1 is the cursor by id, and `after` it come the
+ * older ones, newest first. The other cursor, `before`, answers the newest trades of all, not those next to it.
+ */
+const TRADE_HISTORY: TradeHistory = {
+  idMember: 'trade_id',
+  order: 'descending',
+  page: ({ instrument }, { from, to }) => {
+    const limit = Math.min(HISTORY_PAGE, to - from + 1);
+    const query = `instId=${encodeURIComponent(instrument)}&type=1&after=${to + 1}&limit=${limit}`;
+    return { path: `${HISTORY_TRADES_PATH}?${query}`, weight: 1 };
+  },
+};
 
 /**
  * What both modules share. OKX has no weights but a limit per endpoint, of 5 (ratios, per instrument), 10 or 20 requests in
@@ -29,6 +52,7 @@ const COMMON = {
   subscribe: (channels: Channel[], firstId: number) => controlMessages('subscribe', channels, firstId),
   unsubscribe: (channels: Channel[], firstId: number) => controlMessages('unsubscribe', channels, firstId),
   ping: { text: 'ping', everyMs: PING_EVERY_MS },
+  tradeHistory: TRADE_HISTORY,
   messagesPerSecond: 3,
   subscribesPerHour: 480,
   // Three are allowed.

@@ -28,8 +28,9 @@ const COIN_ACCOUNT_PATH = '/api/v5/rubik/stat/contracts/long-short-account-ratio
 /** The period that is asked for, and the venue's default. */
 export const RATIO_PERIOD = '5m';
 
+export const HISTORY_TRADES_PATH = '/api/v5/market/history-trades';
 /** Single fills by id, as in `trades-all`. */
-const TRADE_PATHS = new Set(['/api/v5/market/trades', '/api/v5/market/history-trades']);
+const TRADE_PATHS = new Set(['/api/v5/market/trades', HISTORY_TRADES_PATH]);
 
 /** Channels with the rules of `books`: a snapshot, then chained updates. */
 const BOOK_CHANNELS = new Set(['books', 'books-l2-tbt', 'books50-l2-tbt']);
