@@ -5,13 +5,13 @@
 
 import { renameSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { performance } from 'node:perf_hooks';
 import { z } from 'zod';
 import { flags, OperatorError, runAsScript, UsageError, wholeNumber } from './lib/cli.ts';
 import { createLogger, type Logger } from './lib/log.ts';
+import { liveThrough, steadyClock, VenueClock } from './lib/sim/clock.ts';
 import { DATA_KINDS } from './lib/sim/faults.ts';
 import { Ledger, type LedgerReport } from './lib/sim/ledger.ts';
-import type { ReplayOptions, SimulatorOptions } from './lib/sim/options.ts';
+import { type ReplayOptions, type SimulatorOptions, TRADE_HISTORY } from './lib/sim/options.ts';
 import { closeServer, encodeFrame, listen, type Served, serve, urlOf, type Venue, Wire } from './lib/sim/venue.ts';
 import { VENUES } from './lib/sim/venues.ts';
 
@@ -26,6 +26,7 @@ exchange_sim.ts: simulated exchanges on 127.0.0.1, each with its venue's own pro
   --trades-per-second R     per symbol (default 20)
   --diffs-per-second R      depth updates per symbol on the fast stream (default 10)
   --liquidations-per-minute R   per perpetual (default 6, 0 = none, at most 60)
+  --trade-history N         trades kept per symbol for REST (default 50000: at 20 a second the newest 41 minutes)
   --endpoints FILE          write the exchanges' addresses there as JSON
   --replay FILE             serve this recorded session instead of the seeded market, with
   --exchange NAME             the exchange that it replaces
@@ -39,6 +40,8 @@ Control: GET /ledger, GET /ledger/keys?exchange=&symbol=&data_type=, POST /contr
   silence          exchange seconds [symbol] [data_type]      garbage                exchange [count]
   rest             exchange status(429|418|403) [retry_after] [count]
   ack_silent       exchange [count]                           shutdown_notice        exchange
+  skip             exchange seconds                           that many seconds (1 to 7200) pass for the exchange at once: its
+                     markets live through them, its clock is ahead from then on, no socket is closed for them
 
 Example: npx tsx scripts/exchange_sim.ts --port 0 --seed 7 --endpoints /tmp/endpoints.json
          curl -s -d '{"action":"drop","exchange":"binance_spot","symbol":"BTC-USDT","data_type":"orderbook_update","count":3}' \\
@@ -47,6 +50,10 @@ Example: npx tsx scripts/exchange_sim.ts --port 0 --seed 7 --endpoints /tmp/endp
 
 /** The markets run in steps of this length: short against a depth update, long against the cost of a timer. */
 const TICK_MS = 10;
+/** An exchange can be made to skip this much at once, in seconds. */
+const MAX_SKIP_SECONDS = 7200;
+/** Most trades to be kept per symbol: 33 bytes each. */
+const MAX_TRADE_HISTORY = 5_000_000;
 /** A control request is a few fields. */
 const MAX_CONTROL_BYTES = 16 * 1024;
 
@@ -75,6 +82,7 @@ const ACTION = z.discriminatedUnion('action', [
   }),
   z.strictObject({ action: z.literal('ack_silent'), exchange, count }),
   z.strictObject({ action: z.literal('shutdown_notice'), exchange }),
+  z.strictObject({ action: z.literal('skip'), exchange, seconds: z.number().int().min(1).max(MAX_SKIP_SECONDS) }),
 ]);
 
 /** What `POST /control` takes. */
@@ -96,12 +104,8 @@ export interface Simulator {
 interface Running {
   readonly venue: Venue;
   readonly wire: Wire;
+  readonly clock: VenueClock;
   readonly served: Served;
-}
-
-/** Milliseconds since the epoch that never jump, with fractions. */
-function steadyClock(): number {
-  return performance.timeOrigin + performance.now();
 }
 
 /** Names of a comma-separated list. */
@@ -147,11 +151,12 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
   const ledger = new Ledger(Math.floor(steadyClock()));
   const running = new Map<string, Running>();
   for (const name of options.exchanges ?? Object.keys(VENUES)) {
-    const wire = new Wire(ledger, steadyClock);
+    const clock = new VenueClock();
+    const wire = new Wire(ledger, clock.now);
     const make = VENUES[name];
     if (!make) throw new UsageError(`--exchanges: "${name}" is none of ${Object.keys(VENUES).join(', ')}`);
     const venue = make(name, wire, options);
-    running.set(name, { venue, wire, served: await serve(venue, wire) });
+    running.set(name, { venue, wire, clock, served: await serve(venue, wire) });
   }
   for (const { exchange: name } of options.replays ?? []) {
     if (!running.has(name)) throw new UsageError(`--exchange: "${name}" is not among the exchanges`);
@@ -197,9 +202,8 @@ class ControlDesk {
   ) {}
 
   advance(): void {
-    const now = steadyClock();
-    for (const { venue, wire } of this.running.values()) {
-      venue.advance(now);
+    for (const { venue, wire, clock } of this.running.values()) {
+      venue.advance(clock.now());
       wire.flush();
     }
   }
@@ -219,8 +223,13 @@ class ControlDesk {
     const action = parseAction(request, [...this.running.keys()]);
     this.ledger.counters.control_actions++;
     this.log?.info({ event: 'control', ...action });
-    if (action.action === 'stop' || action.action === 'start') this.switchProduction(action.action);
-    else this.fail(action, this.running.get(action.exchange) as Running);
+    if (action.action === 'stop' || action.action === 'start') {
+      this.switchProduction(action.action);
+      return;
+    }
+    const { venue, wire, clock } = this.running.get(action.exchange) as Running;
+    if (action.action === 'skip') liveThrough(venue, wire, clock, action.seconds);
+    else this.fail(action, venue, wire);
   }
 
   answer(request: IncomingMessage, response: ServerResponse): void {
@@ -237,14 +246,18 @@ class ControlDesk {
 
   private switchProduction(action: 'stop' | 'start'): void {
     this.ledger.stopped = action === 'stop' ? Math.floor(steadyClock()) : null;
-    for (const { venue, wire } of this.running.values()) {
+    for (const { venue, wire, clock } of this.running.values()) {
       if (action === 'stop') venue.stop();
-      else venue.start(steadyClock());
+      else venue.start(clock.now());
       wire.flush();
     }
   }
 
-  private fail(action: Exclude<z.output<typeof ACTION>, { action: 'stop' | 'start' }>, { venue, wire }: Running): void {
+  private fail(
+    action: Exclude<z.output<typeof ACTION>, { action: 'stop' | 'start' | 'skip' }>,
+    venue: Venue,
+    wire: Wire,
+  ): void {
     const { counters } = this.ledger;
     const { faults } = wire;
     switch (action.action) {
@@ -336,6 +349,7 @@ function optionsFromFlags(): { options: SimulatorOptions; endpointsFile: string 
     'trades-per-second': { type: 'string', default: '20' },
     'diffs-per-second': { type: 'string', default: '10' },
     'liquidations-per-minute': { type: 'string', default: '6' },
+    'trade-history': { type: 'string', default: String(TRADE_HISTORY) },
     endpoints: { type: 'string' },
     replay: { type: 'string' },
     exchange: { type: 'string' },
@@ -364,6 +378,7 @@ function optionsFromFlags(): { options: SimulatorOptions; endpointsFile: string 
       tradesPerSecond: rate('--trades-per-second', given['trades-per-second']),
       diffsPerSecond: rate('--diffs-per-second', given['diffs-per-second']),
       liquidationsPerMinute: liquidationRate(given['liquidations-per-minute']),
+      tradeHistory: wholeNumber('--trade-history', given['trade-history'], 1, MAX_TRADE_HISTORY),
       replays,
     },
   };

@@ -246,6 +246,10 @@ class DeribitSession implements Session {
     return true;
   }
 
+  shift(ms: number): void {
+    this.beatAt += ms;
+  }
+
   private result({ method, params = {} }: Call): string {
     if (typeof params !== 'object' || params === null || Array.isArray(params)) {
       throw new RpcError(-32602, 'Invalid params');

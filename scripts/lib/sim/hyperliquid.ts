@@ -191,6 +191,10 @@ class HyperliquidSession implements Session {
     return now - this.heardAt < this.venue.silenceMs;
   }
 
+  shift(ms: number): void {
+    this.heardAt += ms;
+  }
+
   closed(): void {
     this.venue.source.leave(this.peer);
     this.venue.closed(this);

@@ -130,6 +130,10 @@ class OkxSession implements Session {
     return now - this.heardAt < this.options.rules.pongWithinMs;
   }
 
+  shift(ms: number): void {
+    this.heardAt += ms;
+  }
+
   closed(): void {
     this.options.source.leave(this.peer);
   }

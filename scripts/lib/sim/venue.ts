@@ -57,6 +57,8 @@ export interface Session {
   closed(): void;
   /** Looked at each second: the venue's heartbeat above the one of WebSocket. False: the client is given up. */
   alive?(now: number): boolean;
+  /** The venue's clock leapt by that much, which is no silence of the client's: moves what `alive` compares with. */
+  shift?(ms: number): void;
 }
 
 export interface Venue {
@@ -97,12 +99,15 @@ export function encodeFrame(text: string): string {
 export class Peer {
   /** True when data comes as `{"stream":…,"data":…}`. */
   combined = false;
-  readonly openedAt: number;
   session: Session | null = null;
+  private openedAt: number;
   private batch = '';
   private arrivals: number[] = [];
   private pingedAt: number;
   private awaiting: string | null = null;
+  /** More than this left unread, in bytes, closes the connection. */
+  private mayLag = MAX_UNREAD_BYTES;
+  private isCatchingUp = false;
 
   constructor(
     private readonly socket: WebSocket,
@@ -141,7 +146,7 @@ export class Peer {
     this.batch = '';
     if (!this.open) return;
     this.transport.write(batch, 'latin1');
-    if (this.unread > MAX_UNREAD_BYTES) {
+    if (this.unread > this.mayLag) {
       this.ledger.counters.closed_slow++;
       this.socket.terminate();
     }
@@ -155,6 +160,30 @@ export class Peer {
   /** True when the writer should wait for `onceDrained`. */
   get full(): boolean {
     return this.transport.writableNeedDrain;
+  }
+
+  /** From here to `endLeap` the reader has no chance to read, and cannot be too far behind. */
+  beginLeap(): void {
+    this.mayLag = Number.POSITIVE_INFINITY;
+  }
+
+  /** The venue's clock leapt by `ms`: for this connection that is no time, and what is unread now does not count against it. */
+  endLeap(ms: number): void {
+    this.openedAt += ms;
+    this.pingedAt += ms;
+    this.session?.shift?.(ms);
+    this.mayLag = MAX_UNREAD_BYTES + this.unread;
+    if (this.isCatchingUp || !this.full) return;
+    this.isCatchingUp = true;
+    this.onceDrained(() => {
+      this.isCatchingUp = false;
+      this.mayLag = MAX_UNREAD_BYTES;
+    });
+  }
+
+  /** True when the connection has lived as long as one may. */
+  isOld(now: number): boolean {
+    return now - this.openedAt >= SOCKET_LIFE_MS;
   }
 
   /** Counts one incoming message; false when it is one too many for the last second. */
@@ -458,7 +487,7 @@ function checkPeers(venue: Venue, wire: Wire): void {
     if (!peer.heartbeat(now, venue.rules) || peer.session?.alive?.(now) === false) {
       counters.closed_pong++;
       peer.close();
-    } else if (now - peer.openedAt >= SOCKET_LIFE_MS) {
+    } else if (peer.isOld(now)) {
       counters.closed_age++;
       peer.close(1001, '24 hours are over');
     }
