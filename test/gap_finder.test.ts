@@ -177,6 +177,21 @@ describe('holes in hot', () => {
     assert.equal(gaps[1]!.to_time, START + 2200, 'until the snapshot or the diff, whichever is later');
   });
 
+  test('what is between the last diff and the snapshot of a new subscription is a gap, too', async () => {
+    await diffs(SWAP, [10, [null, 12, 10], 20, [null, 22, 20], 22, [null, 24, 22]]);
+    const { gaps } = await findBrokenChains(options, [SWAP], new Map(), Date.now());
+    assert.deepEqual(
+      gaps.map(short),
+      ['BTC-USDT 13-20 null broken_chain unfillable'],
+      'the snapshot at 22 lost nothing',
+    );
+  });
+
+  test('a collector that joins in the middle of another one’s update makes no gap', async () => {
+    await diffs(SWAP, [10, [null, 12, 10], [null, 18, 12], 15, [null, 17, 15], [null, 19, 17], [null, 20, 18]]);
+    assert.deepEqual((await findBrokenChains(options, [SWAP], new Map(), Date.now())).gaps, []);
+  });
+
   test('two collectors that cut the same updates differently make no gap, as long as each chain holds', async () => {
     await diffs(SWAP, [
       10,

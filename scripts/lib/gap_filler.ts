@@ -20,6 +20,8 @@ const LAST_RETRY_MS = 60_000;
 /** A gap that is still open this long after it was fetched is fetched again. */
 const AGAIN_MS = 600_000;
 const FOLLOW_RETRY_MS = 5000;
+/** One text and no list: servers before 2.10 know only that, and would send everything. */
+const GAP_SUBJECTS = 'gap.>';
 
 interface Pending {
   gap: GapRow;
@@ -65,7 +67,7 @@ export class GapFiller {
     const { nats, log } = this.options;
     while (!this.stopping.signal.aborted) {
       try {
-        const consumer = await nats.jetstream().consumers.get(streamOf('gap').name, { filterSubjects: ['gap.>'] });
+        const consumer = await nats.jetstream().consumers.get(streamOf('gap').name, { filterSubjects: GAP_SUBJECTS });
         const messages = await consumer.consume();
         this.stopping.signal.addEventListener('abort', () => void messages.close(), { once: true });
         for await (const message of messages) {

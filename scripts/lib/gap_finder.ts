@@ -12,7 +12,7 @@ import type { Exchange, GapRow, MarketType } from './rows.ts';
 const DISORDER_MS = 60_000;
 /** A predecessor is looked for as far back as this; a book that changes less often is hardly one, ms. */
 const CHAIN_BACK_MS = 24 * 3_600_000;
-/** Without a received frame for this long around a hole, the line or we were away. */
+/** Nothing of the stream for this long, by the venue's clock or ours: the line or we were away. */
 const OUTAGE_MS = 5000;
 /** Streams per query: its text stays small. */
 const STREAMS_PER_QUERY = 100;
@@ -90,7 +90,7 @@ export async function findMissingTrades(
             to_id: String(to),
             from_time: previousTime,
             to_time: time,
-            cause: received - previousReceived > OUTAGE_MS ? 'outage' : 'missing_ids',
+            cause: Math.max(received - previousReceived, time - previousTime) > OUTAGE_MS ? 'outage' : 'missing_ids',
             status: 'open',
             rows: Number(to - from + 1n),
             reason: null,
@@ -164,7 +164,11 @@ interface Orphan {
   received: number;
 }
 
-/** The gap before a diff without a predecessor; null: it is the stream's first, or the predecessor is older than what was looked at. */
+/**
+ * The gap before a diff whose predecessor is no diff. After a resubscription that is a snapshot: what was between the last diff and it is
+ * lost too. Null: it is the stream's first, its predecessor is older than what was looked at, or another collector, which cuts
+ * the updates elsewhere, has a diff over the whole of it.
+ */
 async function brokenChain(
   options: FinderOptions,
   stream: GapStream & { instrument: string },
@@ -175,7 +179,7 @@ async function brokenChain(
   const span = `${where(stream)} AND timestamp >= ${at(time - CHAIN_BACK_MS)}`;
   const before = `NOT is_snapshot AND timestamp <= ${at(time)} AND last_update_id <= ${predecessor}`;
   const query = [
-    `SELECT countIf(last_update_id = ${predecessor}), countIf(${before}),`,
+    `SELECT countIf(NOT is_snapshot AND last_update_id = ${predecessor}), countIf(${before}),`,
     `toString(maxIf(last_update_id, ${before})), ${ms(`maxIf(timestamp, ${before})`)},`,
     `intDiv(toUnixTimestamp64Micro(maxIf(received_at, ${before})), 1000),`,
     `countIf(is_snapshot AND last_update_id >= ${predecessor}), ${ms(`minIf(timestamp, is_snapshot AND last_update_id >= ${predecessor})`)}`,
@@ -184,6 +188,13 @@ async function brokenChain(
   const [cells = []] = await selectText(options.client, query, QUERY_LIMITS);
   const [known, earlier, last, lastTime, lastReceived, snapshots, snapshotTime] = cells;
   if (known !== '0' || earlier === '0') return null;
+  const covering = `NOT is_snapshot AND ${PREDECESSOR} <= ${last} AND last_update_id >= ${predecessor}`;
+  const [[covered] = []] = await selectText(
+    options.client,
+    `SELECT count() FROM ${table} WHERE ${span} AND ${covering}`,
+    QUERY_LIMITS,
+  );
+  if (covered !== '0') return null;
   return gapRow(options, now, {
     stream,
     data_type: 'orderbook_update',
@@ -192,7 +203,7 @@ async function brokenChain(
     from_time: Number(lastTime),
     // Until a snapshot the book could not be told either.
     to_time: snapshots === '0' ? time : Math.max(time, Number(snapshotTime)),
-    cause: received - Number(lastReceived) > OUTAGE_MS ? 'outage' : 'broken_chain',
+    cause: Math.max(received - Number(lastReceived), time - Number(lastTime)) > OUTAGE_MS ? 'outage' : 'broken_chain',
     status: 'unfillable',
     rows: null,
     reason: 'no venue serves past book updates',
@@ -213,7 +224,7 @@ function orphanDiffsQuery(database: string, streams: GapStream[], marks: Readonl
     `WHERE NOT is_snapshot AND predecessor IS NOT NULL AND (${conditionsSince(streams, marks, 1)}))`,
     `SELECT ${STREAM}, instrument, toString(predecessor), ${ms('timestamp')}, ${ms('created_at')}, intDiv(toUnixTimestamp64Micro(received_at), 1000)`,
     `FROM diffs WHERE (${STREAM}, predecessor) NOT IN (SELECT ${STREAM}, last_update_id FROM ${table}`,
-    `WHERE ${conditionsSince(streams, marks, -DISORDER_MS)}) ORDER BY ${STREAM}, timestamp`,
+    `WHERE NOT is_snapshot AND (${conditionsSince(streams, marks, -DISORDER_MS)})) ORDER BY ${STREAM}, timestamp`,
   ].join(' ');
 }
 

@@ -168,8 +168,12 @@ export async function ensureDurable(
 /** Messages that the store's durables have not acknowledged yet, delivered or not. */
 export async function unacknowledged(manager: JetStreamManager): Promise<number> {
   let open = 0;
-  for (const { name } of streamDefinitions()) {
-    for await (const info of manager.consumers.list(name)) open += info.num_pending + info.num_ack_pending;
+  for (const { name, types } of streamDefinitions()) {
+    const durables = new Set(types.map(durableName));
+    // Others follow the streams, too, and may have gone away with messages left.
+    for await (const info of manager.consumers.list(name)) {
+      if (durables.has(info.name)) open += info.num_pending + info.num_ack_pending;
+    }
   }
   return open;
 }
