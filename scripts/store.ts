@@ -97,7 +97,7 @@ function health(store: Store) {
     checks.gaps = {
       status: stats.lastError === null ? 'healthy' : 'degraded',
       error_message: stats.lastError,
-      details: stats,
+      details: { ...stats, counts: store.gaps.counts },
     };
   }
   return healthDocument('store', store.startedAt, store.config.healthGraceSeconds, checks, {
@@ -127,6 +127,23 @@ function registerMetrics(store: Store) {
       registers: [registry],
       collect() {
         for (const { type, stats } of store.tables) this.set({ data_type: type }, stats[name as keyof typeof figures]);
+      },
+    });
+  }
+  for (const [name, help] of [
+    ['gaps', 'gaps by their present state'],
+    ['gap_rows', 'rows of gaps by their present state'],
+  ] as const) {
+    new Gauge({
+      name: `marketprism_storage_${name}`,
+      help,
+      labelNames: ['exchange', 'data_type', 'status'],
+      registers: [registry],
+      collect() {
+        this.reset();
+        for (const { exchange, data_type, status, gaps, rows } of store.gaps?.counts ?? []) {
+          this.set({ exchange, data_type, status }, name === 'gaps' ? gaps : rows);
+        }
       },
     });
   }

@@ -91,6 +91,7 @@ test('candles of the volatility index are asked for each minute, finished ones o
   const { path } = polls[0]!;
   assert.ok(typeof path === 'function');
   const at = Math.floor(NOW / MINUTE) * MINUTE + 5000;
+  assert.deepEqual(spanOf(path(at)), [at - 5000 - 900 * MINUTE, at - 5000], 'at a start, what nobody asked for');
   assert.deepEqual(spanOf(path(at)), [at - 5000 - 10 * MINUTE, at - 5000]);
   const { rest, of, told } = feedHarness(deribitDerivatives, at * 1000, { instruments: [BTC] });
   const candle = (time: number, close: number) => [time, 40, 41, 39, close];

@@ -36,7 +36,7 @@ describe(`losses at every venue, seed ${SEED}`, () => {
     await pipeline.choosePorts();
     await pipeline.startBroker();
     await pipeline.startDatabase();
-    const rates = ['--trades-per-second', '4', '--diffs-per-second', '5', '--liquidations-per-minute', '0'];
+    const rates = ['--trades-per-second', '3', '--diffs-per-second', '5', '--liquidations-per-minute', '0'];
     await pipeline.startSimulator(['--seed', String(SEED), '--symbols', 'BTC-USDT,ETH-USDT', ...rates]);
     await pipeline.startStore();
     await pipeline.startCollector();
@@ -124,10 +124,29 @@ describe(`losses at every venue, seed ${SEED}`, () => {
         Number((await gaps('uniqExact((exchange, symbol))', "data_type = 'trade' AND cause = 'outage'"))[0]![0]) ===
         expected,
     );
+    // Wherever it stands then, nothing of it is lost or doubled by this.
+    await pipeline.kill('store');
     await waitFor('all to be filled', FILL_MS, async () => (await gaps('gap_id', "status = 'open'")).length === 0);
     context.diagnostic(skipped.join(', '));
     const filled = await gaps('exchange, sum(rows), sum(filled_rows)', "data_type = 'trade' GROUP BY exchange");
     context.diagnostic(filled.map(([exchange, rows, got]) => `${exchange} ${got} of ${rows}`).join(', '));
+  });
+
+  test('the store tells the gaps in its health and metrics', async () => {
+    type Count = { exchange: string; data_type: string; status: string; gaps: number; rows: number };
+    let counts: Count[] = [];
+    await waitFor('a look after the kill', READY_MS, async () => {
+      const details = (await pipeline.health('store'))?.checks.gaps?.details as { counts: Count[] } | undefined;
+      counts = details?.counts ?? [];
+      return counts.length > 0 && counts.every(({ status }) => status !== 'open');
+    });
+    const trades = counts.filter(({ data_type, status }) => data_type === 'trade' && status === 'filled');
+    assert.equal(trades.length, EXCHANGES.length - 1);
+    const metrics = await (await fetch(`http://127.0.0.1:${pipeline.ports.store}/metrics`)).text();
+    for (const { exchange, gaps: count } of trades) {
+      const name = `marketprism_storage_gaps{exchange="${exchange}",data_type="trade",status="filled"} ${count}`;
+      assert.ok(metrics.includes(`${name}\n`), name);
+    }
   });
 
   test('each gap of trades is a hole in what was sent, each hole is a gap, and hot has every id once', async () => {
@@ -184,6 +203,51 @@ describe(`losses at every venue, seed ${SEED}`, () => {
         told.length >= (bookLosses.get(`${exchange} ${symbol}`) ?? 0),
         `${exchange} ${symbol}: ${told.length} gaps`,
       );
+    }
+  });
+});
+
+describe('what a venue no longer serves', () => {
+  const pipeline = new Pipeline({
+    MARKETPRISM_EXCHANGES: 'binance_spot,okx_spot',
+    MARKETPRISM_SYMBOLS: 'BTC-USDT',
+    MARKETPRISM_GAP_AGE: '3s',
+  });
+  before(async () => {
+    await pipeline.choosePorts();
+    await pipeline.startBroker();
+    await pipeline.startDatabase();
+    await pipeline.startSimulator(['--symbols', 'BTC-USDT', '--trades-per-second', '5', '--trade-history', '400']);
+    await pipeline.startStore();
+    await pipeline.startCollector();
+  });
+  after(() => pipeline.close());
+
+  test('is told as unfillable, with the reason and what could be had', async () => {
+    const count = async () => Number((await pipeline.query('SELECT count() FROM marketprism_hot.trades'))[0]![0]);
+    await waitFor('trades', READY_MS, async () => (await count()) > 30);
+    await pipeline.stop('collector');
+    for (const exchange of ['binance_spot', 'okx_spot'])
+      await pipeline.simulate({ action: 'skip', exchange, seconds: 600 });
+    await pipeline.startCollector();
+    const states = () =>
+      pipeline.query(
+        "SELECT exchange, toString(status), rows, ifNull(filled_rows, 0), ifNull(reason, '') FROM marketprism_hot.gaps_now WHERE data_type = 'trade' ORDER BY exchange",
+      );
+    await waitFor('both', READY_MS, async () => {
+      const now = await states();
+      return now.length === 2 && now.every(([, status]) => status === 'unfillable');
+    });
+    const found = await pipeline.query(
+      "SELECT exchange, toString(countIf(data_source LIKE 'backfill:%')) FROM marketprism_hot.trades GROUP BY exchange ORDER BY exchange",
+    );
+    for (const [index, [exchange, , rows, filled, reason]] of (await states()).entries()) {
+      assert.ok(
+        Number(rows) > 2000 && Number(filled) > 100 && Number(filled) < 400,
+        `${exchange}: ${filled} of ${rows}`,
+      );
+      assert.match(reason!, /^the history of the venue has /);
+      assert.deepEqual(found[index], [exchange, filled], 'and what was told is in hot');
     }
   });
 });

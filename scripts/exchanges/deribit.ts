@@ -24,6 +24,8 @@ const MINUTE_MS = 60_000;
 /** A candle of a minute is asked for when it is over; the ones before it too, for what an earlier round missed. */
 const CANDLE_SECONDS = 60;
 const CANDLES_BACK = 10;
+/** At a start, for the time in which nobody asked: nearly what one answer holds. */
+const CANDLES_AT_START = 900;
 const CANDLE_CRON = '5 * * * * *';
 /** The most past trades that one answer has. */
 const HISTORY_PAGE = 1000;
@@ -105,9 +107,11 @@ function volatilityIndexes(instruments: Instrument[]): Instrument[] {
 }
 
 function candlePoll(index: Instrument): Poll {
+  let count = CANDLES_AT_START;
   const path = (now: number): string => {
     const end = Math.floor(now / MINUTE_MS) * MINUTE_MS;
-    const start = end - CANDLES_BACK * CANDLE_SECONDS * 1000;
+    const start = end - count * CANDLE_SECONDS * 1000;
+    count = CANDLES_BACK;
     const span = `start_timestamp=${start}&end_timestamp=${end}&resolution=${CANDLE_SECONDS}`;
     return `/api/v2/public/get_volatility_index_data?currency=${index.symbol}&${span}`;
   };

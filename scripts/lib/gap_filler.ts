@@ -132,6 +132,10 @@ export class GapFiller {
       else range.to = Math.min(...within) - 1;
     }
     if (this.stopping.signal.aborted) return;
+    if (fetched < Number(gap.rows)) {
+      this.giveUp(gap, fetched, `the history of the venue has ${fetched} of these ${gap.rows} trades`);
+      return;
+    }
     this.stats.fetchedGaps += 1;
     // The store closes it as soon as it sees the rows.
     pending.notBefore = Date.now() + AGAIN_MS;
@@ -164,6 +168,6 @@ export class GapFiller {
 
 /** Why nothing more of `range` can be had. */
 function refusal(ids: number[], { from, to }: IdRange): string {
-  if (ids.length === 0) return `the venue's history has nothing for ids ${from} to ${to}`;
-  return `the venue's history has ids ${Math.min(...ids)} to ${Math.max(...ids)} there, and none of ${from} to ${to}`;
+  if (ids.length === 0) return `the history of the venue has nothing for ids ${from} to ${to}`;
+  return `the history of the venue has ids ${Math.min(...ids)} to ${Math.max(...ids)} there, and none of ${from} to ${to}`;
 }

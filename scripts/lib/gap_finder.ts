@@ -290,6 +290,24 @@ export async function openGaps({ client, database }: FinderOptions): Promise<Gap
   });
 }
 
+/** How many gaps are in which state, and the rows of them. */
+export interface GapCount {
+  exchange: string;
+  data_type: string;
+  status: string;
+  gaps: number;
+  rows: number;
+  filled_rows: number;
+}
+
+export async function countGaps({ client, database }: FinderOptions): Promise<GapCount[]> {
+  const query = `SELECT exchange, data_type, toString(status), count(), sum(ifNull(rows, 0)), sum(ifNull(filled_rows, 0)) FROM ${database}.gaps_now GROUP BY exchange, data_type, status ORDER BY ALL`;
+  return (await selectText(client, query, QUERY_LIMITS)).map(([exchange, data_type, status, ...numbers]) => {
+    const [gaps, rows, filled_rows] = numbers.map(Number) as [number, number, number];
+    return { exchange: exchange!, data_type: data_type!, status: status!, gaps, rows, filled_rows };
+  });
+}
+
 /** All streams that a table of hot has rows of. */
 export async function storedStreams(client: ClickHouseClient, database: string, table: string): Promise<GapStream[]> {
   const rows = await selectText(client, `SELECT DISTINCT ${STREAM} FROM ${database}.${table}`, QUERY_LIMITS);

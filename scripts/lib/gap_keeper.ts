@@ -4,10 +4,12 @@ import { z } from 'zod';
 import type { Batcher } from './batcher.ts';
 import { readJson, writeJsonAtomic } from './files.ts';
 import {
+  countGaps,
   type FinderOptions,
   findBrokenChains,
   findFilled,
   findMissingTrades,
+  type GapCount,
   type GapStream,
   hasChain,
   hasTradeIds,
@@ -42,6 +44,8 @@ type Kind = 'trades' | 'orderbook_updates';
 
 export class GapKeeper {
   readonly stats = { looks: 0, declared: 0, filled: 0, lastLookAt: 0, lastError: null as string | null };
+  /** As of the last look. */
+  counts: GapCount[] = [];
   private readonly marks: Record<Kind, Map<string, Mark>> = { trades: new Map(), orderbook_updates: new Map() };
   /** Streams that hot had at the start. */
   private readonly stored: Record<Kind, GapStream[] | null> = { trades: null, orderbook_updates: null };
@@ -84,6 +88,7 @@ export class GapKeeper {
     this.keep('trades', missing);
     this.keep('orderbook_updates', broken);
     this.save();
+    this.counts = await countGaps(options);
   }
 
   private async streamsOf(kind: Kind): Promise<GapStream[]> {
