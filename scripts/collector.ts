@@ -21,14 +21,15 @@ import { Batcher } from './lib/batcher.ts';
 import { flags, runAsScript } from './lib/cli.ts';
 import { type CollectorMeters, createMeters, registerGauges } from './lib/collector_metrics.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
+import type { Instrument, TradeMark } from './lib/exchange.ts';
 import { ExchangeRunner } from './lib/exchange_runner.ts';
 import { writeJsonAtomic } from './lib/files.ts';
 import { GapFiller } from './lib/gap_filler.ts';
-import { connectNats, ensureStreams, Publisher } from './lib/jetstream.ts';
+import { connectNats, ensureStreams, Publisher, storedMessage } from './lib/jetstream.ts';
 import { takeLock } from './lib/lock.ts';
 import { createLogger, type Logger } from './lib/log.ts';
 import { type Check, createRegistry, healthDocument, serveStatus, untilStopped } from './lib/service.ts';
-import { streamDefinitions } from './lib/streams.ts';
+import { streamDefinitions, streamOf, subjectOf } from './lib/streams.ts';
 
 /** Rows wait this long for company in their message: it costs as much latency, and saves a message per row. */
 const LINGER_MS = 5;
@@ -62,7 +63,11 @@ class Collector {
     log: Logger,
   ) {
     this.batcher = new Batcher((message) => publisher.push(message));
-    const sink = { batcher: this.batcher, rowsWait: () => this.rowsWait() };
+    const sink = {
+      batcher: this.batcher,
+      rowsWait: () => this.rowsWait(),
+      lastTrades: (instrument: Instrument) => lastTrades(nats, instrument, log),
+    };
     this.runners = config.exchanges.map((name) => new ExchangeRunner(exchangeModule(name), config, sink, meters, log));
     this.filler = new GapFiller({ nats, runners: this.runners, sink, log });
     this.filler.start();
@@ -167,6 +172,25 @@ class Collector {
       books: this.books(),
       gaps: { pending: this.filler.pendingCount, ...this.filler.stats },
     });
+  }
+}
+
+/** The trades in the last message of an instrument, oldest first; none when the broker cannot be asked. */
+async function lastTrades(nats: NatsConnection, instrument: Instrument, log: Logger): Promise<TradeMark[]> {
+  const { exchange, market_type, symbol } = instrument;
+  const subject = subjectOf({ type: 'trade', exchange, market_type, symbol });
+  try {
+    const message = await storedMessage(await nats.jetstreamManager(), streamOf('trade').name, subject);
+    if (message === null) return [];
+    const rows = Buffer.from(message.data).toString().split('\n');
+    const marks = rows.map((row) => {
+      const { trade_id: id, timestamp: time } = JSON.parse(row) as { trade_id: string; timestamp: number };
+      return { id, time };
+    });
+    return marks.sort((one, other) => one.time - other.time);
+  } catch (error) {
+    log.warn({ event: 'last_trades_unknown', subject, err: error });
+    return [];
   }
 }
 

@@ -606,3 +606,38 @@ test('frames of 2026: a context without a time, a candle, a grant with defaults 
     { kind: 'ack', id: null, error: null, granted: ['l2Book:BTC'] },
   ]);
 });
+
+const CHANNELS = hyperliquid.connections([hyperliquid.instrument('BTC-USDT', 'perpetual')])[0]!.channels;
+const numbered = (...ids: number[]) => trades(...ids.map((tid) => ({ ...TRADE, tid, time: TIME + tid })));
+
+test('after a lost connection, a first message that reaches back to a known trade tells that none is missing', () => {
+  const { feed, frame, out, told } = harness();
+  frame(numbered(1, 2, 3));
+  feed.disconnected(CHANNELS, out);
+  frame(numbered(2, 3, 4, 5));
+  frame(numbered(9));
+  assert.deepEqual(told('unprovable'), []);
+});
+
+test('one that does not reach back is told, with the trades on both sides; once', () => {
+  const { feed, frame, out, told } = harness();
+  frame(numbered(1, 2, 3));
+  feed.disconnected(CHANNELS, out);
+  frame(numbered(40, 41));
+  frame(numbered(42));
+  assert.deepEqual(
+    told('unprovable').map(({ instrument, after, before }) => [instrument.symbol, after, before]),
+    [['BTC-USDC', { id: '3', time: TIME + 3 }, { id: '40', time: TIME + 40 }]],
+  );
+});
+
+test('trades of before the start are remembered; without any, a first message tells nothing', () => {
+  const { feed, frame, told } = harness();
+  frame(numbered(40));
+  assert.deepEqual(told('unprovable'), []);
+  const later = harness();
+  later.feed.remember!(hyperliquid.instrument('BTC-USDT', 'perpetual'), [{ id: '3', time: TIME + 3 }]);
+  later.frame(numbered(40, 41));
+  assert.equal(later.told('unprovable').length, 1);
+  assert.ok(feed.remember);
+});

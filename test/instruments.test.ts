@@ -40,7 +40,7 @@ describe('MARKETPRISM_INSTRUMENTS', () => {
   });
 
   const start = (exchange: Exchange, env: NodeJS.ProcessEnv) => () => {
-    const sink = { batcher: null as never, rowsWait: () => undefined };
+    const sink = { batcher: null as never, rowsWait: () => undefined, lastTrades: async () => [] };
     const hooks = { bookFrame: () => undefined, request: () => undefined };
     return new ExchangeRunner(
       EXCHANGE_MODULES[exchange]!,

@@ -141,7 +141,13 @@ async function onStage(work: (stage: Stage) => Promise<void>): Promise<void> {
     });
     const module = { ...binanceSpot, messagesPerSecond: 1000, connectsPerSecond: 1000, ...change };
     const hooks = { bookFrame: () => undefined, request: () => undefined };
-    const runner = new ExchangeRunner(module, config, { batcher, rowsWait: () => batcher.flush() }, hooks, log);
+    const runner = new ExchangeRunner(
+      module,
+      config,
+      { batcher, rowsWait: () => batcher.flush(), lastTrades: async () => [] },
+      hooks,
+      log,
+    );
     runners.push(runner);
     await waitFor('a connection', LIMIT_MS, async () => venue.connections.length + venue.refusedAt.length > 0);
     return { runner, rows };

@@ -17,6 +17,7 @@ import type {
   FeedOutput,
   Instrument,
   RestRequest,
+  TradeMark,
 } from '../lib/exchange.ts';
 import { GuardedFeed } from '../lib/guarded_feed.ts';
 import { quoteLongNumbers } from '../lib/json_numbers.ts';
@@ -30,6 +31,8 @@ const CHANNELS_PER_CONNECTION = 300;
 /** It closes a connection on which it has sent nothing for 60 s; a pong counts. */
 const PING_MS = 30_000;
 const LIST_WEIGHT = 20;
+/** A subscription's first message holds about 30 trades; several symbols' worth of haste may lie between. */
+const RECENT_TRADES = 200;
 const MINUTE_MS = 60_000;
 /** What the venue's own perpetuals are margined and quoted in; builders' ones name a token of their own. */
 const MAIN_QUOTE = 'USDC';
@@ -133,6 +136,10 @@ interface Market {
   sampler: BookSampler;
   /** Time of the last book, which is sent again while nothing changes. */
   bookTime: number;
+  /** The newest trades, oldest first; as many as a subscription's first message has, and more. */
+  recent: TradeMark[];
+  /** Trades may have been missed since the newest one. */
+  interrupted: boolean;
 }
 
 class HyperliquidFeed extends GuardedFeed implements Feed {
@@ -204,8 +211,18 @@ class HyperliquidFeed extends GuardedFeed implements Feed {
     return [];
   }
 
-  /** Each book is whole by itself, so nothing is dropped with a connection. */
-  disconnected(): void {}
+  remember({ instrument }: Instrument, trades: TradeMark[]): void {
+    const market = this.market(instrument);
+    market.recent = trades.slice(-RECENT_TRADES);
+    market.interrupted = true;
+  }
+
+  /** Each book is whole by itself, so nothing is dropped with a connection; trades may be missed. */
+  disconnected(channels: Channel[]): void {
+    for (const { types, instrument } of channels) {
+      if (types.includes('trade')) this.market(instrument.instrument).interrupted = true;
+    }
+  }
 
   private granted({ method, subscription }: WireRecord): void {
     const { type, coin } = record(subscription, 'subscription');
@@ -215,12 +232,15 @@ class HyperliquidFeed extends GuardedFeed implements Feed {
 
   /** Trades one by one; the first message of a subscription holds about 30 past ones. */
   private trades(data: unknown, receivedAt: number): void {
-    this.each(array(data, 'trades'), (each) => {
+    const list = array(data, 'trades');
+    const told = new Map<Market, TradeMark[]>();
+    this.each(list, (each) => {
       const trade = record(each, 'trades[]');
+      const market = this.marketOf(trade);
       if (trade.side !== 'A' && trade.side !== 'B') throw new ValueError(`side is ${JSON.stringify(trade.side)}`);
       const side = trade.side === 'B' ? 'buy' : 'sell';
       this.out.row('trade', {
-        ...this.marketOf(trade).instrument,
+        ...market.instrument,
         timestamp: eventTime(trade.time, 'time'),
         received_at: receivedAt,
         data_source: this.options.dataSource,
@@ -231,7 +251,27 @@ class HyperliquidFeed extends GuardedFeed implements Feed {
         side,
         is_maker: side === 'sell',
       });
+      const mark = { id: integerText(trade.tid), time: eventTime(trade.time, 'time') };
+      const marks = told.get(market);
+      if (marks) marks.push(mark);
+      else told.set(market, [mark]);
     });
+    for (const [market, marks] of told) this.continue(market, marks);
+  }
+
+  /** After an interruption the first message must reach back to a trade that is known; else nobody can tell what was missed. */
+  private continue(market: Market, marks: TradeMark[]): void {
+    const { instrument, recent, interrupted } = market;
+    const last = recent[recent.length - 1];
+    if (interrupted && last !== undefined) {
+      const known = new Set(recent.map(({ id }) => id));
+      if (!marks.some(({ id }) => known.has(id))) {
+        const before = marks.reduce((one, other) => (other.time < one.time ? other : one));
+        this.out.event({ kind: 'unprovable', instrument, after: last, before });
+      }
+    }
+    market.interrupted = false;
+    market.recent = [...recent, ...marks].slice(-RECENT_TRADES);
   }
 
   private book(data: WireRecord, receivedAt: number): void {
@@ -395,7 +435,13 @@ class HyperliquidFeed extends GuardedFeed implements Feed {
   }
 
   private addMarket(instrument: Instrument): Market {
-    const market = { instrument, sampler: new BookSampler(this.options.orderbookIntervalMs), bookTime: 0 };
+    const market = {
+      instrument,
+      sampler: new BookSampler(this.options.orderbookIntervalMs),
+      bookTime: 0,
+      recent: [],
+      interrupted: false,
+    };
     this.markets.set(instrument.instrument, market);
     return market;
   }

@@ -65,6 +65,12 @@ export interface TradeHistory {
   page(instrument: Instrument, range: IdRange): { path: string; weight: number };
 }
 
+/** One trade: the venue's id, and its time in ms. */
+export interface TradeMark {
+  id: string;
+  time: number;
+}
+
 /** What happened besides rows. Everything is counted by kind and reason; nothing is dropped in silence. */
 export type FeedEvent =
   /** A book was dropped and is built anew. */
@@ -77,6 +83,8 @@ export type FeedEvent =
   | { kind: 'reply'; text: string }
   /** These channels, by name, must be subscribed anew: only that brings a new snapshot of their book. */
   | { kind: 'resubscribe'; channels: string[] }
+  /** Trades without ids that count: between these two, any number may be missing, and nothing can tell. */
+  | { kind: 'unprovable'; instrument: Instrument; after: TradeMark; before: TradeMark }
   /** Not understood, or not sound: no row came of it. */
   | { kind: 'rejected'; reason: string }
   /** The venue announced that it will close: open a new socket first. */
@@ -98,6 +106,8 @@ export interface Feed {
   rest(path: string, body: unknown, receivedAt: number, out: FeedOutput): boolean;
   /** What must be fetched now, such as snapshots of books that have none. */
   requests(): RestRequest[];
+  /** Trades of an instrument that are known from before the start, so that what was missed since can be told. */
+  remember?(instrument: Instrument, trades: TradeMark[]): void;
   /** The socket with these channels was lost. */
   disconnected(channels: Channel[], out: FeedOutput): void;
 }

@@ -17,7 +17,9 @@ import type {
   Poll,
   RestRequest,
   TradeHistory,
+  TradeMark,
 } from './exchange.ts';
+import { gapRow } from './gap_finder.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
 import { DATA_TYPES, type DataType, type Rows, TABLES } from './rows.ts';
@@ -64,6 +66,8 @@ export interface RowSink {
   batcher: Batcher;
   /** Rows were added. */
   rowsWait(): void;
+  /** The newest trades of an instrument that are stored already, oldest first. */
+  lastTrades(instrument: Instrument): Promise<TradeMark[]>;
 }
 
 export class ExchangeRunner implements FeedOutput {
@@ -148,6 +152,7 @@ export class ExchangeRunner implements FeedOutput {
       if (optional) await this.ask(path, weight);
       else await this.fetchUntilServed(path, weight);
     }
+    await this.remember();
     if (this.stopped) return;
     for (const connection of this.connections) this.sockets.push(this.openSocket(connection));
     if (this.paused) this.pause();
@@ -164,6 +169,15 @@ export class ExchangeRunner implements FeedOutput {
       for (const { path, weight } of lists) await this.ask(path, weight);
     };
     this.crons.push(new Cron(`${second} ${minute} * * * *`, { protect: true, timezone: 'UTC' }, reload));
+  }
+
+  /** Where only known trades can tell whether any was missed, the last ones before this start are read. */
+  private async remember(): Promise<void> {
+    if (!this.feed.remember) return;
+    for (const instrument of this.feedOptions.instruments) {
+      const trades = await this.sink.lastTrades(instrument);
+      if (trades.length > 0) this.feed.remember(instrument, trades);
+    }
   }
 
   private openSocket(connection: Connection): VenueSocket {
@@ -258,6 +272,30 @@ export class ExchangeRunner implements FeedOutput {
       const { symbol, exchange, instrument } = event.instrument;
       this.coverageBoard.bookBroken(instrument, Date.now());
       this.log.warn({ event: 'resync', exchange, symbol, cause: event.cause, last: event.last, next: event.next });
+    } else if (event.kind === 'unprovable') {
+      const { instrument, after, before } = event;
+      const now = Date.now();
+      const gap = gapRow({ dataSource: this.config.mode }, now, {
+        stream: instrument,
+        data_type: 'trade',
+        from_id: after.id,
+        to_id: before.id,
+        from_time: after.time,
+        to_time: before.time,
+        cause: 'outage',
+        status: 'unfillable',
+        rows: null,
+        reason: 'these trades have no ids that count: whether any is missing cannot be known',
+      });
+      this.sink.batcher.add('gap', gap);
+      this.sink.rowsWait();
+      this.log.warn({
+        event: 'gap_unprovable',
+        exchange: instrument.exchange,
+        symbol: instrument.symbol,
+        after,
+        before,
+      });
     } else if (event.kind === 'rejected') {
       this.keepSample(reason);
       // A storm of garbage must not become a storm of log lines: the 1st, 2nd, 4th, 8th … of a reason is told.

@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { streamKey } from './arrivals.ts';
 import { selectText } from './clickhouse.ts';
+import type { Instrument } from './exchange.ts';
 import type { Exchange, GapRow, MarketType } from './rows.ts';
 
 /** Rows of a stream whose times are not quite in the order of their ids lie within this, ms. */
@@ -314,8 +315,8 @@ export async function storedStreams(client: ClickHouseClient, database: string, 
   return rows.map(([exchange, market_type, symbol]) => ({ exchange, market_type, symbol }) as GapStream);
 }
 
-interface Hole {
-  stream: GapStream & { instrument: string };
+export interface Hole {
+  stream: Instrument;
   data_type: string;
   from_id: string;
   to_id: string;
@@ -328,7 +329,7 @@ interface Hole {
 }
 
 /** A hole as a row. Its id and time are the hole's own, so that it is the same row however often it is seen. */
-function gapRow({ dataSource }: FinderOptions, now: number, { stream, ...hole }: Hole): GapRow {
+export function gapRow({ dataSource }: { dataSource: string }, now: number, { stream, ...hole }: Hole): GapRow {
   const { exchange, market_type, symbol, instrument } = stream;
   const name = [hole.data_type, exchange, market_type, symbol, hole.from_id].join('|');
   return {

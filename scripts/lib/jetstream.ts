@@ -553,14 +553,15 @@ function toDelivery(connection: NatsConnection, message: Msg): Delivery {
   };
 }
 
-/** A stored message by its sequence, or null when it is not there. */
+/** A stored message by its sequence, or the last one of a subject; null when it is not there. */
 export async function storedMessage(
   manager: JetStreamManager,
   stream: string,
-  seq: number,
+  which: number | string,
 ): Promise<{ subject: string; data: Uint8Array } | null> {
   try {
-    const { subject, data } = await manager.streams.getMessage(stream, { seq });
+    const query = typeof which === 'number' ? { seq: which } : { last_by_subj: which };
+    const { subject, data } = await manager.streams.getMessage(stream, query);
     return { subject, data };
   } catch (error) {
     if (error instanceof NatsError && (error.api_error?.code === 404 || error.code === '404')) return null;
