@@ -1,7 +1,7 @@
 /** One exchange inside the collector: its sockets, its feed, its snapshots, and what is known of each stream. */
 import { Cron } from 'croner';
+import { checkLimits, instrumentsOf } from './asked_instruments.ts';
 import type { Batcher } from './batcher.ts';
-import { UsageError } from './cli.ts';
 import type { Config } from './config.ts';
 import { type BookQuality, Coverage, type StreamState, type StreamStatus, statusOf, streamKey } from './coverage.ts';
 import { DistinctCounter } from './distinct.ts';
@@ -467,18 +467,19 @@ export class ExchangeRunner implements FeedOutput {
 
   /**
    * Fetches one page of past trades, and takes those with an id within `range`.
-   * @returns the ids of all trades in the page, or when to ask again (ms)
+   * @returns the ids of all trades in the page, or when to ask again (ms); a limit that is obeyed is no failure
    */
   async fetchTrades(
     { path, weight }: { path: string; weight: number },
     range: IdRange,
     idMember: TradeHistory['idMember'],
     dataSource: string,
-  ): Promise<{ ids: number[] } | { retryAt: number }> {
+  ): Promise<{ ids: number[] } | { retryAt: number; isFailure: boolean }> {
     const answer = await this.rest.ask(path, weight, this.module.postBody?.(path) ?? null, HISTORY_SHARE);
     if (answer.kind !== 'ok') {
       this.count('history_failed', answer.kind);
-      return { retryAt: answer.kind === 'wait' ? answer.until : Date.now() };
+      const isFailure = answer.kind !== 'wait';
+      return { retryAt: answer.kind === 'wait' ? answer.until : Date.now(), isFailure };
     }
     const ids: number[] = [];
     const row = <T extends DataType>(type: T, row: Rows[T]) => {
@@ -494,7 +495,7 @@ export class ExchangeRunner implements FeedOutput {
     const understood = this.feed.rest(path, answer.body, nowMicros(), { row, event: (event) => this.event(event) });
     if (understood) return { ids };
     this.count('history_failed', 'answer');
-    return { retryAt: Date.now() };
+    return { retryAt: Date.now(), isFailure: true };
   }
 
   private fetchNeeded(now: number): void {
@@ -542,45 +543,6 @@ export class ExchangeRunner implements FeedOutput {
     entry.count += 1;
     this.events.set(key, entry);
     return entry.count;
-  }
-}
-
-/** Every pair that is asked for, and the venue's own ids that are asked for beside them. */
-function instrumentsOf(module: ExchangeModule, config: Config, log: Logger): Instrument[] {
-  const { exchange, marketTypes } = module;
-  const out = new Map<string, Instrument>();
-  for (const pair of config.symbols) {
-    for (const type of marketTypes) {
-      const instrument = module.instrument(pair, type);
-      out.set(instrument.instrument, instrument);
-      if (instrument.symbol !== pair)
-        log.info({ event: 'other_quote', exchange, asked: pair, taken: instrument.symbol });
-    }
-  }
-  for (const { id } of config.instruments.filter((each) => each.exchange === exchange)) {
-    try {
-      out.set(id, module.instrumentOf(id));
-    } catch (error) {
-      throw new UsageError(`MARKETPRISM_INSTRUMENTS: ${exchange}:${id}: ${(error as Error).message}`);
-    }
-  }
-  return [...out.values()];
-}
-
-/** @throws UsageError when the venue does not allow so much from one address */
-function checkLimits({ exchange, limits }: ExchangeModule, connections: Connection[]): void {
-  if (!limits) return;
-  const subscriptions = connections.reduce((sum, { channels }) => sum + channels.length, 0);
-  for (const [what, asked, allowed] of [
-    // One more is opened beside an old one that is to be closed.
-    ['connections', connections.length + 1, limits.connections],
-    ['subscriptions', subscriptions, limits.subscriptions],
-  ] as const) {
-    if (asked > allowed) {
-      throw new UsageError(
-        `${exchange} allows ${allowed} ${what} from one address, and ${asked} would be needed: take fewer MARKETPRISM_SYMBOLS or MARKETPRISM_INSTRUMENTS`,
-      );
-    }
   }
 }
 

@@ -17,6 +17,8 @@ const CAUGHT_UP_MS = 1000;
 /** Waits after a failed request: doubling from the first to the last. */
 const FIRST_RETRY_MS = 1000;
 const LAST_RETRY_MS = 60_000;
+/** After so many failed requests another gap has its turn. */
+const MOST_FAILURES = 5;
 /** A gap that is still open this long after it was fetched is fetched again. */
 const AGAIN_MS = 600_000;
 const FOLLOW_RETRY_MS = 5000;
@@ -72,13 +74,22 @@ export class GapFiller {
         this.stopping.signal.addEventListener('abort', () => void messages.close(), { once: true });
         for await (const message of messages) {
           this.lastMessageAt = Date.now();
-          for (const line of message.string().split('\n')) this.take(JSON.parse(line) as GapRow);
+          for (const line of message.string().split('\n')) this.read(line);
         }
       } catch (error) {
         if (this.stopping.signal.aborted) return;
         log.warn({ event: 'gaps_not_followed', err: error, wait_ms: FOLLOW_RETRY_MS });
       }
       await this.wait(FOLLOW_RETRY_MS);
+    }
+  }
+
+  private read(line: string): void {
+    try {
+      this.take(JSON.parse(line) as GapRow);
+    } catch (error) {
+      // The store buries such a line; here it is only passed over.
+      this.options.log.warn({ event: 'gap_unread', err: error, line: line.slice(0, 200) });
     }
   }
 
@@ -108,14 +119,23 @@ export class GapFiller {
   /** Fetches a gap page by page; tells what the venue no longer serves. */
   private async fill(runner: ExchangeRunner, pending: Pending): Promise<void> {
     const { gap } = pending;
+    const { log } = this.options;
     const history = runner.module.tradeHistory!;
     const { exchange, market_type, symbol, instrument } = gap;
     const range: IdRange = { from: Number(gap.from_id), to: Number(gap.to_id) };
     let fetched = 0;
+    let failures = 0;
     for (let wait = FIRST_RETRY_MS; range.from <= range.to && !this.stopping.signal.aborted; ) {
       const request = history.page({ exchange, market_type, symbol, instrument }, range);
       const page = await runner.fetchTrades(request, range, history.idMember, `backfill:${gap.gap_id}`);
       if ('retryAt' in page) {
+        failures += page.isFailure ? 1 : 0;
+        if (failures >= MOST_FAILURES) {
+          // Perhaps only this one cannot be asked for: the others must not wait for it.
+          pending.notBefore = Date.now() + AGAIN_MS;
+          log.warn({ event: 'gap_not_fetched', exchange, symbol, gap_id: gap.gap_id, failures, again_ms: AGAIN_MS });
+          return;
+        }
         await this.wait(Math.max(page.retryAt - Date.now(), wait));
         wait = Math.min(wait * 2, LAST_RETRY_MS);
         continue;
@@ -139,7 +159,7 @@ export class GapFiller {
     this.stats.fetchedGaps += 1;
     // The store closes it as soon as it sees the rows.
     pending.notBefore = Date.now() + AGAIN_MS;
-    this.options.log.info({ event: 'gap_fetched', exchange, symbol, gap_id: gap.gap_id, rows: fetched });
+    log.info({ event: 'gap_fetched', exchange, symbol, gap_id: gap.gap_id, rows: fetched });
   }
 
   private giveUp(gap: GapRow, fetched: number, reason: string): void {

@@ -58,9 +58,11 @@ export class GapKeeper {
   async run(stop: AbortSignal): Promise<void> {
     const { everyMs, log } = this.options;
     let wait = everyMs;
+    // A look waits for the broker, however long it is away; a stop does not.
+    const stopped = new Promise<void>((done) => stop.addEventListener('abort', () => done(), { once: true }));
     while (!stop.aborted) {
       try {
-        await this.look(Date.now());
+        await Promise.race([this.look(Date.now()), stopped]);
         this.stats.lastError = null;
         wait = everyMs;
       } catch (error) {
