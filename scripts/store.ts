@@ -26,7 +26,7 @@ import { flags, runAsScript } from './lib/cli.ts';
 import { createClickHouse, fence, selectText } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { currentEpoch } from './lib/epochs.ts';
-import { GapKeeper } from './lib/gap_keeper.ts';
+import { GapKeeper, type Kind } from './lib/gap_keeper.ts';
 import {
   ConnectionWatch,
   connectNats,
@@ -38,7 +38,7 @@ import {
 import { takeLock } from './lib/lock.ts';
 import { createLogger, type Logger } from './lib/log.ts';
 import { pause } from './lib/pause.ts';
-import { DATA_TYPES, type DataType } from './lib/rows.ts';
+import { DATA_TYPES } from './lib/rows.ts';
 import { ensureTier } from './lib/schema.ts';
 import { type Check, createRegistry, healthDocument, serveStatus, untilStopped } from './lib/service.ts';
 import { durableName, streamDefinitions, streamOf } from './lib/streams.ts';
@@ -251,7 +251,7 @@ async function watchBacklog(store: Store, stop: AbortSignal): Promise<void> {
 
 /** The watch over holes in hot, and its way to JetStream. */
 function keepGaps(store: Store): { keeper: GapKeeper; publisher: Publisher } {
-  const { config, log, nats, hot, tables } = store;
+  const { config, log, nats, manager, hot, tables } = store;
   const publisher = new Publisher(nats, {
     mode: config.mode,
     boot: randomBytes(6).toString('hex'),
@@ -261,7 +261,8 @@ function keepGaps(store: Store): { keeper: GapKeeper; publisher: Publisher } {
     onStored: () => undefined,
     log,
   });
-  const streamsOf = (type: DataType) => tables.find((table) => table.type === type)?.streams ?? [];
+  const tableOf = (kind: Kind) =>
+    tables.find(({ type }) => type === (kind === 'trades' ? 'trade' : 'orderbook_update'))!;
   const keeper = new GapKeeper({
     client: hot,
     database: config.hotDatabase,
@@ -271,7 +272,12 @@ function keepGaps(store: Store): { keeper: GapKeeper; publisher: Publisher } {
     everyMs: Math.min(GAP_LOOK_MS, config.gapAgeMs / 3),
     publisher,
     batcher: new Batcher((message) => publisher.push(message)),
-    seen: (table) => streamsOf(table === 'trades' ? 'trade' : 'orderbook_update'),
+    seen: (kind) => tableOf(kind).streams,
+    settled: async (kind) => {
+      const { type, epoch } = tableOf(kind);
+      const info = await manager.consumers.info(streamOf(type).name, durableName(type));
+      return { epoch, seq: info.ack_floor.stream_seq };
+    },
     log,
   });
   return { keeper, publisher };

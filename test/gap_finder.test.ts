@@ -20,6 +20,7 @@ import { sampleTrade } from './fixtures.ts';
 import { Pipeline } from './pipeline.ts';
 
 const DATABASE = 'marketprism_hot';
+const ALL = { epoch: 1, seq: Number.MAX_SAFE_INTEGER };
 const START = 1_795_000_000_000;
 const BTC: GapStream = { exchange: 'binance_spot', market_type: 'spot', symbol: 'BTC-USDT' };
 const ETH: GapStream = { ...BTC, symbol: 'ETH-USDT' };
@@ -66,7 +67,7 @@ describe('holes in hot', () => {
   test('ids that are missing between two trades are a gap of exactly these, with the times around it', async () => {
     await trades([...range(100, 109), ...range(113, 120), 122]);
     await trades(range(5, 9), { symbol: 'ETH-USDT' });
-    const { gaps, marks } = await findMissingTrades(options, [BTC, ETH], new Map(), Date.now());
+    const { gaps, marks } = await findMissingTrades(options, [BTC, ETH], new Map(), Date.now(), ALL);
     assert.deepEqual(gaps.map(short), ['BTC-USDT 110-112 3 missing_ids open', 'BTC-USDT 121-121 1 missing_ids open']);
     assert.deepEqual([gaps[0]!.from_time, gaps[0]!.to_time], [START + 10_900, START + 11_300]);
     assert.deepEqual(Object.fromEntries(marks), {
@@ -77,8 +78,8 @@ describe('holes in hot', () => {
 
   test('a hole that is seen again has the same id and time; another one has not', async () => {
     await trades([1, 3, 5]);
-    const [first, second] = (await findMissingTrades(options, [BTC], new Map(), Date.now())).gaps;
-    const [again] = (await findMissingTrades(options, [BTC], new Map(), Date.now() + 5000)).gaps;
+    const [first, second] = (await findMissingTrades(options, [BTC], new Map(), Date.now(), ALL)).gaps;
+    const [again] = (await findMissingTrades(options, [BTC], new Map(), Date.now() + 5000, ALL)).gaps;
     assert.deepEqual([again!.gap_id, again!.timestamp], [first!.gap_id, first!.timestamp]);
     assert.notEqual(second!.gap_id, first!.gap_id);
   });
@@ -86,23 +87,42 @@ describe('holes in hot', () => {
   test('a hole next to a row that has just come is waited for, and not forgotten', async () => {
     await trades([...range(1, 5), ...range(8, 10)]);
     const young = { ...options, ageMs: 3_600_000 };
-    const look = await findMissingTrades(young, [BTC], new Map(), Date.now());
+    const look = await findMissingTrades(young, [BTC], new Map(), Date.now(), ALL);
     assert.deepEqual([look.gaps, look.marks.get(keyOf(BTC))], [[], { id: '5', time: START + 500 }]);
-    const later = await findMissingTrades(options, [BTC], look.marks, Date.now());
+    const later = await findMissingTrades(options, [BTC], look.marks, Date.now(), ALL);
     assert.deepEqual(later.gaps.map(short), ['BTC-USDT 6-7 2 missing_ids open']);
     assert.equal(later.marks.get(keyOf(BTC))!.id, '10');
-    const after = await findMissingTrades(options, [BTC], later.marks, Date.now());
+    const after = await findMissingTrades(options, [BTC], later.marks, Date.now(), ALL);
     assert.deepEqual([after.gaps, after.marks.get(keyOf(BTC))!.id], [[], '10']);
     await trades(range(12, 13));
-    assert.deepEqual((await findMissingTrades(options, [BTC], after.marks, Date.now())).gaps.map(short), [
+    assert.deepEqual((await findMissingTrades(options, [BTC], after.marks, Date.now(), ALL)).gaps.map(short), [
       'BTC-USDT 11-11 1 missing_ids open',
     ]);
+  });
+
+  test('a hole that a message on its way may fill is waited for, as long as that is the same numbering', async () => {
+    await trades([1, 2, 5]);
+    await diffs(BTC, [
+      [1, 2, null],
+      [9, 10, null],
+    ]);
+    const before = { epoch: 1, seq: sequence - 3 };
+    const look = await findMissingTrades(options, [BTC], new Map(), Date.now(), before);
+    assert.deepEqual([look.gaps, look.marks.get(keyOf(BTC))!.id], [[], '2']);
+    assert.deepEqual((await findBrokenChains(options, [BTC], new Map(), Date.now(), before)).gaps, []);
+    for (const settled of [
+      { epoch: 1, seq: sequence },
+      { epoch: 2, seq: 0 },
+    ]) {
+      assert.equal((await findMissingTrades(options, [BTC], look.marks, Date.now(), settled)).gaps.length, 1);
+      assert.equal((await findBrokenChains(options, [BTC], new Map(), Date.now(), settled)).gaps.length, 1);
+    }
   });
 
   test('a hole in which nothing was received for long is told as an outage', async () => {
     await trades([1]);
     await trades([5], { timestamp: START + 20_000, received_at: (START + 20_000) * 1000 });
-    assert.deepEqual((await findMissingTrades(options, [BTC], new Map(), Date.now())).gaps.map(short), [
+    assert.deepEqual((await findMissingTrades(options, [BTC], new Map(), Date.now(), ALL)).gaps.map(short), [
       'BTC-USDT 2-4 3 outage open',
     ]);
   });
@@ -115,14 +135,14 @@ describe('holes in hot', () => {
     ] as const) {
       await trades([number], { ...DERIBIT, trade_id: id, sequence: number });
     }
-    assert.deepEqual((await findMissingTrades(options, [DERIBIT], new Map(), Date.now())).gaps.map(short), [
+    assert.deepEqual((await findMissingTrades(options, [DERIBIT], new Map(), Date.now(), ALL)).gaps.map(short), [
       'BTC-USD 52-53 2 missing_ids open',
     ]);
   });
 
   test('a gap is filled when every one of its trades is there, and not before', async () => {
     await trades([1, 2, 6]);
-    const { gaps } = await findMissingTrades(options, [BTC], new Map(), Date.now());
+    const { gaps } = await findMissingTrades(options, [BTC], new Map(), Date.now(), ALL);
     await insert('gaps', [encodeRow('gap', gaps[0]!)]);
     const open = await openGaps(options);
     assert.deepEqual(open.map(short), ['BTC-USDT 3-5 3 missing_ids open']);
@@ -165,7 +185,7 @@ describe('holes in hot', () => {
   test('a diff whose predecessor is not there is a gap from the last diff before; the first of a stream is none', async () => {
     await diffs(BTC, [5, [4, 6, null], [7, 9, null], [15, 16, null], [17, 20, null]]);
     await diffs(SWAP, [10, [null, 12, 10], [null, 15, 12], [null, 22, 18], 21]);
-    const { gaps } = await findBrokenChains(options, [BTC, SWAP], new Map(), Date.now());
+    const { gaps } = await findBrokenChains(options, [BTC, SWAP], new Map(), Date.now(), ALL);
     assert.deepEqual(
       gaps.map((gap) => `${gap.exchange} ${short(gap)}`),
       [
@@ -179,7 +199,7 @@ describe('holes in hot', () => {
 
   test('what is between the last diff and the snapshot of a new subscription is a gap, too', async () => {
     await diffs(SWAP, [10, [null, 12, 10], 20, [null, 22, 20], 22, [null, 24, 22]]);
-    const { gaps } = await findBrokenChains(options, [SWAP], new Map(), Date.now());
+    const { gaps } = await findBrokenChains(options, [SWAP], new Map(), Date.now(), ALL);
     assert.deepEqual(
       gaps.map(short),
       ['BTC-USDT 13-20 null broken_chain unfillable'],
@@ -189,7 +209,7 @@ describe('holes in hot', () => {
 
   test('a collector that joins in the middle of another one’s update makes no gap', async () => {
     await diffs(SWAP, [10, [null, 12, 10], [null, 18, 12], 15, [null, 17, 15], [null, 19, 17], [null, 20, 18]]);
-    assert.deepEqual((await findBrokenChains(options, [SWAP], new Map(), Date.now())).gaps, []);
+    assert.deepEqual((await findBrokenChains(options, [SWAP], new Map(), Date.now(), ALL)).gaps, []);
   });
 
   test('two collectors that cut the same updates differently make no gap, as long as each chain holds', async () => {
@@ -202,7 +222,7 @@ describe('holes in hot', () => {
       [null, 16, 14],
       [null, 17, 15],
     ]);
-    assert.deepEqual((await findBrokenChains(options, [SWAP], new Map(), Date.now())).gaps, []);
+    assert.deepEqual((await findBrokenChains(options, [SWAP], new Map(), Date.now(), ALL)).gaps, []);
   });
 
   test('a chain is followed from look to look, over a pause too, and a young break is not forgotten', async () => {
@@ -210,11 +230,11 @@ describe('holes in hot', () => {
       [1, 2, null],
       [3, 4, null],
     ]);
-    const first = await findBrokenChains(options, [BTC], new Map(), Date.now());
+    const first = await findBrokenChains(options, [BTC], new Map(), Date.now(), ALL);
     assert.deepEqual(first.gaps, []);
     // Two minutes later than the ids tell, and one frame is missing.
     await diffs(BTC, [[5, 6, null]], START + 120_000);
-    const second = await findBrokenChains(options, [BTC], first.marks, Date.now());
+    const second = await findBrokenChains(options, [BTC], first.marks, Date.now(), ALL);
     assert.deepEqual(second.gaps, []);
     await diffs(
       BTC,
@@ -224,10 +244,10 @@ describe('holes in hot', () => {
       ],
       START + 120_000,
     );
-    const young = await findBrokenChains({ ...options, ageMs: 3_600_000 }, [BTC], second.marks, Date.now());
+    const young = await findBrokenChains({ ...options, ageMs: 3_600_000 }, [BTC], second.marks, Date.now(), ALL);
     assert.deepEqual(young.gaps, []);
-    const later = await findBrokenChains(options, [BTC], young.marks as Map<string, Mark>, Date.now());
+    const later = await findBrokenChains(options, [BTC], young.marks as Map<string, Mark>, Date.now(), ALL);
     assert.deepEqual(later.gaps.map(short), ['BTC-USDT 7-8 null broken_chain unfillable']);
-    assert.deepEqual((await findBrokenChains(options, [BTC], later.marks, Date.now())).gaps, []);
+    assert.deepEqual((await findBrokenChains(options, [BTC], later.marks, Date.now(), ALL)).gaps, []);
   });
 });

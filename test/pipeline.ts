@@ -72,6 +72,8 @@ export class Pipeline {
       // Unless a test is about all: each exchange costs the machine something.
       MARKETPRISM_EXCHANGES: 'binance_spot,binance_derivatives',
       MARKETPRISM_ACK_WAIT_SECONDS: '3',
+      // Unless a test is about gaps: what it compares must not be filled in between.
+      MARKETPRISM_GAP_AGE: '1h',
       HEALTH_CHECK_PORT: String(ports.health),
       METRICS_PORT: String(ports.metrics),
       HOT_STORAGE_HTTP_PORT: String(ports.store),

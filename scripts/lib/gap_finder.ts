@@ -31,6 +31,15 @@ export interface Mark {
   time: number;
 }
 
+/**
+ * Up to where a table's messages are stored. What was taken by a store that died comes again only after the ack wait: a hole before a row
+ * above this may be only late.
+ */
+export interface Settled {
+  epoch: number;
+  seq: number;
+}
+
 export interface Look {
   gaps: GapRow[];
   marks: Map<string, Mark>;
@@ -67,6 +76,7 @@ export async function findMissingTrades(
   streams: GapStream[],
   marks: ReadonlyMap<string, Mark>,
   now: number,
+  settled: Settled,
 ): Promise<Look> {
   const look: Look = { gaps: [], marks: new Map() };
   for (const part of chunks(streams, STREAMS_PER_QUERY)) {
@@ -76,9 +86,9 @@ export async function findMissingTrades(
     for (const cells of rows) {
       const [exchange, market_type, symbol, instrument, id, previous, ...numbers] = cells as Cells;
       const key = streamKey(exchange, market_type, symbol);
-      const [time, previousTime, created, received, previousReceived] = numbers.map(Number) as Numbers;
+      const [time, previousTime, created, received, previousReceived, epoch, seq] = numbers.map(Number) as Numbers;
       const isHole = previous !== '0' && BigInt(id) > BigInt(previous) + 1n;
-      if (isHole && now - created < options.ageMs) {
+      if (isHole && (now - created < options.ageMs || isLate({ epoch, seq }, settled))) {
         held.add(key);
         if (!look.marks.has(key)) look.marks.set(key, { id: previous, time: previousTime });
       } else if (isHole) {
@@ -105,7 +115,20 @@ export async function findMissingTrades(
 }
 
 type Cells = [Exchange, MarketType, string, string, string, string, ...string[]];
-type Numbers = [time: number, previousTime: number, created: number, received: number, previousReceived: number];
+type Numbers = [
+  time: number,
+  previousTime: number,
+  created: number,
+  received: number,
+  previousReceived: number,
+  epoch: number,
+  seq: number,
+];
+
+/** Whether messages from before that row may still be on their way to hot. */
+function isLate(row: Settled, settled: Settled): boolean {
+  return row.epoch === settled.epoch && row.seq > settled.seq;
+}
 
 const QUERY_LIMITS = { max_execution_time: 60, max_query_size: '16777216' };
 
@@ -117,13 +140,13 @@ function missingTradesQuery(database: string, streams: GapStream[], marks: Reado
     return `(${where(stream)}${since})`;
   });
   return [
-    `WITH numbered AS (SELECT ${STREAM}, instrument, ${TRADE_NUMBER} AS number, timestamp, created_at, received_at`,
+    `WITH numbered AS (SELECT ${STREAM}, instrument, ${TRADE_NUMBER} AS number, timestamp, created_at, received_at, js_epoch, js_seq`,
     `FROM ${database}.trades WHERE number > 0 AND (${conditions.join(' OR ')})),`,
     `ordered AS (SELECT *, lagInFrame(number, 1, 0) OVER before AS previous, lagInFrame(timestamp, 1, timestamp) OVER before AS previous_time,`,
     `lagInFrame(received_at, 1, received_at) OVER before AS previous_received, max(number) OVER (PARTITION BY ${STREAM}) AS newest`,
     `FROM numbered WINDOW before AS (PARTITION BY ${STREAM} ORDER BY number ROWS BETWEEN 1 PRECEDING AND CURRENT ROW))`,
     `SELECT ${STREAM}, instrument, toString(number), toString(previous), ${ms('timestamp')}, ${ms('previous_time')}, ${ms('created_at')},`,
-    `intDiv(toUnixTimestamp64Micro(received_at), 1000), intDiv(toUnixTimestamp64Micro(previous_received), 1000)`,
+    `intDiv(toUnixTimestamp64Micro(received_at), 1000), intDiv(toUnixTimestamp64Micro(previous_received), 1000), js_epoch, js_seq`,
     `FROM ordered WHERE (previous > 0 AND number > previous + 1) OR number = newest ORDER BY ${STREAM}, number`,
   ].join(' ');
 }
@@ -134,6 +157,7 @@ export async function findBrokenChains(
   streams: GapStream[],
   marks: ReadonlyMap<string, Mark>,
   now: number,
+  settled: Settled,
 ): Promise<Look> {
   const look: Look = { gaps: [], marks: new Map() };
   for (const part of chunks(streams, STREAMS_PER_QUERY)) {
@@ -144,9 +168,9 @@ export async function findBrokenChains(
     const orphans = await selectText(options.client, orphanDiffsQuery(options.database, part, marks), QUERY_LIMITS);
     for (const [exchange, market_type, symbol, instrument, predecessor, ...numbers] of orphans) {
       const stream = { exchange, market_type, symbol, instrument } as GapStream & { instrument: string };
-      const [time, created, received] = numbers.map(Number) as [number, number, number];
+      const [time, created, received, epoch, seq] = numbers.map(Number) as [number, number, number, number, number];
       const key = keyOf(stream);
-      if (now - created < options.ageMs) {
+      if (now - created < options.ageMs || isLate({ epoch, seq }, settled)) {
         const mark = look.marks.get(key);
         if (mark && mark.time >= time) look.marks.set(key, { ...mark, time: time - 1 });
         continue;
@@ -221,9 +245,9 @@ function newestDiffsQuery(database: string, streams: GapStream[], marks: Readonl
 function orphanDiffsQuery(database: string, streams: GapStream[], marks: ReadonlyMap<string, Mark>): string {
   const table = `${database}.orderbook_updates`;
   return [
-    `WITH diffs AS (SELECT ${STREAM}, instrument, ${PREDECESSOR} AS predecessor, timestamp, created_at, received_at FROM ${table}`,
+    `WITH diffs AS (SELECT ${STREAM}, instrument, ${PREDECESSOR} AS predecessor, timestamp, created_at, received_at, js_epoch, js_seq FROM ${table}`,
     `WHERE NOT is_snapshot AND predecessor IS NOT NULL AND (${conditionsSince(streams, marks, 1)}))`,
-    `SELECT ${STREAM}, instrument, toString(predecessor), ${ms('timestamp')}, ${ms('created_at')}, intDiv(toUnixTimestamp64Micro(received_at), 1000)`,
+    `SELECT ${STREAM}, instrument, toString(predecessor), ${ms('timestamp')}, ${ms('created_at')}, intDiv(toUnixTimestamp64Micro(received_at), 1000), js_epoch, js_seq`,
     `FROM diffs WHERE (${STREAM}, predecessor) NOT IN (SELECT ${STREAM}, last_update_id FROM ${table}`,
     `WHERE NOT is_snapshot AND (${conditionsSince(streams, marks, -DISORDER_MS)})) ORDER BY ${STREAM}, timestamp`,
   ].join(' ');

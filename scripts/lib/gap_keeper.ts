@@ -17,6 +17,7 @@ import {
   type Look,
   type Mark,
   openGaps,
+  type Settled,
   storedStreams,
 } from './gap_finder.ts';
 import type { Publisher } from './jetstream.ts';
@@ -37,10 +38,12 @@ export interface GapKeeperOptions extends FinderOptions {
   batcher: Batcher;
   /** Streams of a table that rows have come of since the start. */
   seen(table: Kind): GapStream[];
+  /** Up to where a table's messages are stored. */
+  settled(table: Kind): Promise<Settled>;
   log: Logger;
 }
 
-type Kind = 'trades' | 'orderbook_updates';
+export type Kind = 'trades' | 'orderbook_updates';
 
 export class GapKeeper {
   readonly stats = { looks: 0, declared: 0, filled: 0, lastLookAt: 0, lastError: null as string | null };
@@ -79,8 +82,11 @@ export class GapKeeper {
   async look(now: number): Promise<void> {
     const { options } = this;
     const [trades, books] = [await this.streamsOf('trades'), await this.streamsOf('orderbook_updates')];
-    const missing = await findMissingTrades(options, trades.filter(hasTradeIds), this.marks.trades, now);
-    const broken = await findBrokenChains(options, books.filter(hasChain), this.marks.orderbook_updates, now);
+    // Asked before the rows are: what is settled by then is in hot.
+    const [tradesSettled, booksSettled] = [await options.settled('trades'), await options.settled('orderbook_updates')];
+    const { marks } = this;
+    const missing = await findMissingTrades(options, trades.filter(hasTradeIds), marks.trades, now, tradesSettled);
+    const broken = await findBrokenChains(options, books.filter(hasChain), marks.orderbook_updates, now, booksSettled);
     const filled = await findFilled(options, await openGaps(options), now);
     await this.publish([...missing.gaps, ...broken.gaps, ...filled]);
     this.stats.looks += 1;
