@@ -327,6 +327,14 @@ class BinanceFeed extends GuardedFeed implements Feed {
       return;
     }
     const message = record(JSON.parse(text), 'frame');
+    if (Array.isArray(message.data) && message.data.length > 0) {
+      // A stream of all symbols: each is an event of its own.
+      this.each(message.data, (each) => {
+        const data = record(each, 'data[]');
+        this.event(String(data.e), data, receivedAt);
+      });
+      return;
+    }
     const data = message.data === undefined ? message : record(message.data, 'data');
     if (typeof data.e === 'string') this.event(data.e, data, receivedAt);
     else this.control(message, data);
