@@ -7,7 +7,7 @@ import { binanceDerivatives, binanceSpot } from '../scripts/exchanges/binance.ts
 import { deribitDerivatives } from '../scripts/exchanges/deribit.ts';
 import { hyperliquid } from '../scripts/exchanges/hyperliquid.ts';
 import { okxDerivatives, okxSpot } from '../scripts/exchanges/okx.ts';
-import type { Connection, ExchangeModule, IdRange, Instrument, TradeHistory } from '../scripts/lib/exchange.ts';
+import type { Connection, ExchangeModule, History, IdRange, Instrument } from '../scripts/lib/exchange.ts';
 import type { Rows } from '../scripts/lib/rows.ts';
 import { feedHarness } from './feed_harness.ts';
 import { assertSame, start, until } from './sim_client.ts';
@@ -206,7 +206,7 @@ const DERIBIT: Venue = {
 
 const VENUES = [SPOT, USDM, OKX_SPOT, OKX_SWAP, DERIBIT];
 
-function historyOf({ module }: Venue): TradeHistory {
+function historyOf({ module }: Venue): History {
   assert.ok(module.tradeHistory, `${module.exchange} serves past trades`);
   return module.tradeHistory;
 }
@@ -224,7 +224,7 @@ function columns(rows: TradeRow[]): Omit<TradeRow, 'received_at'>[] {
 }
 
 /** The number by which a row is asked for. */
-function countOf({ idMember }: TradeHistory, row: TradeRow): number {
+function countOf({ idMember }: History, row: TradeRow): number {
   const count = Number(row[idMember]);
   assert.ok(Number.isSafeInteger(count), `${idMember} of ${JSON.stringify(row)}`);
   return count;

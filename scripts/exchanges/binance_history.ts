@@ -3,13 +3,13 @@
  *
  * Sources: Binance spot API documents of 2026-07 (historicalTrades), USDⓈ-M API documents of 2026 (aggTrades).
  */
-import type { TradeHistory } from '../lib/exchange.ts';
+import type { History } from '../lib/exchange.ts';
 import type { WireRecord } from '../lib/wire.ts';
 
 /** The most trades that one answer has. */
 const PAGE = 1000;
 
-export interface BinanceHistory extends TradeHistory {
+export interface BinanceHistory extends History {
   /** Path of its requests, without the query. */
   path: string;
   /** A row of an answer as the stream's frame of the same trade. A row does not name its symbol, the request does. */
@@ -47,7 +47,7 @@ export const USDM_HISTORY: BinanceHistory = {
 };
 
 /** Trades from an id on, oldest first. */
-function fromId(path: string, weight: number): TradeHistory & { path: string } {
+function fromId(path: string, weight: number): History & { path: string } {
   return {
     path,
     idMember: 'trade_id',

@@ -5,7 +5,7 @@
  * USD by the venue, so their base amount is amount ÷ price; linear ones and options are counted in the base coin.
  */
 
-import type { Channel, Connection, ExchangeModule, Instrument, Poll, TradeHistory } from '../lib/exchange.ts';
+import type { Channel, Connection, ExchangeModule, History, Instrument, Poll } from '../lib/exchange.ts';
 import type { MarketType } from '../lib/rows.ts';
 import { contractOf, EXCHANGE, isIndex, isLeveraged, volatilityIndex } from './deribit_contracts.ts';
 import { call, DeribitFeed } from './deribit_feed.ts';
@@ -34,7 +34,7 @@ const HISTORY_PAGE = 1000;
  * Trades by `trade_seq`, which counts per instrument; trade ids count per coin. The host keeps them for about 24 hours: of an
  * older range it answers an empty list and no error.
  */
-const TRADE_HISTORY: TradeHistory = {
+const TRADE_HISTORY: History = {
   idMember: 'sequence',
   order: 'ascending',
   page: ({ instrument: id }, { from, to }) => {

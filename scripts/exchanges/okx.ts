@@ -3,7 +3,7 @@
  *
  * Sources: OKX API v5 documents of 2026-06 and 2026-07, and recorded frames of 2022 to 2026.
  */
-import type { Channel, Connection, ExchangeModule, Instrument, Poll, TradeHistory } from '../lib/exchange.ts';
+import type { Channel, Connection, ExchangeModule, History, Instrument, Poll } from '../lib/exchange.ts';
 import type { DataType } from '../lib/rows.ts';
 import {
   ALL_ACCOUNT_PATH,
@@ -32,7 +32,7 @@ const RATIO_CRON = '30 */5 * * * *';
  * Single fills, with the ids of `trades-all`, of the last three months. Type 1 is the cursor by id, and `after` it come the
  * older ones, newest first. The other cursor, `before`, answers the newest trades of all, not those next to it.
  */
-const TRADE_HISTORY: TradeHistory = {
+const TRADE_HISTORY: History = {
   idMember: 'trade_id',
   order: 'descending',
   page: ({ instrument }, { from, to }) => {

@@ -55,14 +55,49 @@ export interface IdRange {
   to: number;
 }
 
-/** How a venue serves past trades of one instrument, whose ids count up by one. */
-export interface TradeHistory {
-  /** The member of a trade's row that counts. */
-  idMember: 'trade_id' | 'sequence';
+/** How a venue serves the past of one instrument: rows in the order of an id, which for readings is their time in ms. */
+export interface History {
+  /** The member of a row that counts. */
+  idMember: 'trade_id' | 'sequence' | 'timestamp';
   /** Whether a page has the lowest ids of what was asked for, or the highest. */
   order: 'ascending' | 'descending';
-  /** The request for as much of `range` as one page holds. Its answer goes through `Feed.rest`, and becomes trades like any others. */
+  /** The request for as much of `range` as one page holds. Its answer goes through `Feed.rest`, and becomes rows like any others. */
   page(instrument: Instrument, range: IdRange): { path: string; weight: number };
+  /** What the venue keeps, where that is less than it had told live, such as "only the rates that were settled". */
+  keeps?: string;
+}
+
+/** Types of which one row follows another in time. */
+export const READING_TYPES = [
+  'funding_rate',
+  'open_interest',
+  'lsr_top_position',
+  'lsr_all_account',
+  'volatility_index',
+] as const satisfies DataType[];
+export type ReadingType = (typeof READING_TYPES)[number];
+
+/**
+ * How a venue's readings of one type follow each other, so that a missing one can be told: one in each step of time, either at its
+ * very beginning (ratios, candles) or the first one that was told in it.
+ */
+export interface ReadingSeries {
+  type: ReadingType;
+  /** ms; readings are counted as timestamp ÷ this. */
+  stepMs: number;
+  /**
+   * Steps in a row that may be without a reading although nothing is missing, because the venue tells a reading seldom, or only
+   * when it changed.
+   */
+  quietSteps: number;
+  /** A column by which rows of this series are told apart from others of the table, such as `{ name: 'resolution', value: '60' }`. */
+  of?: { name: string; value: string };
+  /** Only these have the series; absent: all that have rows. */
+  marketTypes?: MarketType[];
+  /** Absent where the venue serves nothing of the past. */
+  history?: History;
+  /** Types on the same sockets whose own silence tells nothing: while this series is missing, they are, too. */
+  tellsOf?: DataType[];
 }
 
 /** One trade: the venue's id, and its time in ms. */
@@ -146,7 +181,9 @@ export interface ExchangeModule {
   /** Where requests are posted: the JSON to post for such a path with query. The query itself is not sent then. */
   postBody?(path: string): string;
   /** Absent where trades have no ids that count, or the past is not served. */
-  tradeHistory?: TradeHistory;
+  tradeHistory?: History;
+  /** Readings of which a missing one is told. */
+  readings?: ReadingSeries[];
   /** A control message that asks for the list of what is subscribed, where the venue has one. */
   listSubscriptions?(id: number): string;
   createFeed(options: FeedOptions): Feed;

@@ -12,11 +12,11 @@ import type {
   FeedEvent,
   FeedOptions,
   FeedOutput,
+  History,
   IdRange,
   Instrument,
   Poll,
   RestRequest,
-  TradeHistory,
   TradeMark,
 } from './exchange.ts';
 import { gapRow } from './gap_finder.ts';
@@ -472,7 +472,7 @@ export class ExchangeRunner implements FeedOutput {
   async fetchTrades(
     { path, weight }: { path: string; weight: number },
     range: IdRange,
-    idMember: TradeHistory['idMember'],
+    idMember: History['idMember'],
     dataSource: string,
   ): Promise<{ ids: number[] } | { retryAt: number; isFailure: boolean }> {
     const answer = await this.rest.ask(path, weight, this.module.postBody?.(path) ?? null, HISTORY_SHARE);

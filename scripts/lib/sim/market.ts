@@ -150,7 +150,7 @@ export function decimalText(units: number, decimals: number, padding = ''): stri
 }
 
 /** Bounded history of trades with contiguous ids; the oldest fall out. */
-class TradeHistory {
+class History {
   private readonly numbers: Float64Array;
   private readonly makers: Uint8Array;
   private newest = -1;
@@ -221,7 +221,7 @@ export class Market {
   private askLevels = 0;
   private readonly gridUnits: number;
   private readonly largestLevel: number;
-  private readonly trades: TradeHistory;
+  private readonly trades: History;
   private readonly channels: ChannelState[] = [];
   private sink: MarketSink | null = null;
   private now: number;
@@ -235,7 +235,7 @@ export class Market {
     const priceUnits = startPrice * 10 ** grid.priceDecimals;
     this.gridUnits = Math.max(1, Math.round((priceUnits * GRID_SHARE) / grid.tickUnits)) * grid.tickUnits;
     this.largestLevel = Math.max(100, Math.round((LARGEST_LEVEL_VALUE / startPrice) * 10 ** grid.quantityDecimals));
-    this.trades = new TradeHistory(options.history);
+    this.trades = new History(options.history);
     this.updateId = Math.floor(1e10 + random() * 9e10);
     this.tradeId = Math.floor(1e9 + random() * 8e9);
     this.aggregateId = Math.floor(1e8 + random() * 8e9);
