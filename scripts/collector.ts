@@ -211,6 +211,7 @@ async function main(): Promise<number> {
   const publisher = new Publisher(nats, {
     mode: config.mode,
     boot,
+    startedAt: Date.now(),
     maxInFlight: MAX_IN_FLIGHT,
     maxInFlightBytes: MAX_IN_FLIGHT_BYTES,
     ackTimeoutMs: ACK_TIMEOUT_MS,

@@ -21,12 +21,14 @@ import { mkdirSync } from 'node:fs';
 import type { ClickHouseClient } from '@clickhouse/client';
 import type { JetStreamManager, NatsConnection } from 'nats';
 import { Gauge } from 'prom-client';
+import { EXCHANGE_MODULES } from './exchanges/index.ts';
 import { Batcher } from './lib/batcher.ts';
 import { flags, runAsScript } from './lib/cli.ts';
 import { createClickHouse, fence, selectText } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { currentEpoch } from './lib/epochs.ts';
-import { GapKeeper, type Kind } from './lib/gap_keeper.ts';
+import { readingSequence, type Sequence, TRADES } from './lib/gap_finder.ts';
+import { GapKeeper } from './lib/gap_keeper.ts';
 import {
   ConnectionWatch,
   connectNats,
@@ -34,11 +36,12 @@ import {
   ensureStreams,
   Publisher,
   PullConsumer,
+  storedMessage,
 } from './lib/jetstream.ts';
 import { takeLock } from './lib/lock.ts';
 import { createLogger, type Logger } from './lib/log.ts';
 import { pause } from './lib/pause.ts';
-import { DATA_TYPES } from './lib/rows.ts';
+import { DATA_TYPES, type DataType } from './lib/rows.ts';
 import { ensureTier } from './lib/schema.ts';
 import { type Check, createRegistry, healthDocument, serveStatus, untilStopped } from './lib/service.ts';
 import { durableName, streamDefinitions, streamOf } from './lib/streams.ts';
@@ -249,20 +252,28 @@ async function watchBacklog(store: Store, stop: AbortSignal): Promise<void> {
   }
 }
 
+/** Everything in which a missing row can be told by a number. */
+function sequences(): Sequence[] {
+  const readings = Object.values(EXCHANGE_MODULES).flatMap(({ exchange, readings = [] }) =>
+    readings.map((series) => readingSequence(exchange, series)),
+  );
+  return [TRADES, ...readings];
+}
+
 /** The watch over holes in hot, and its way to JetStream. */
 function keepGaps(store: Store): { keeper: GapKeeper; publisher: Publisher } {
   const { config, log, nats, manager, hot, tables } = store;
   const publisher = new Publisher(nats, {
     mode: config.mode,
     boot: randomBytes(6).toString('hex'),
+    startedAt: store.startedAt,
     maxInFlight: GAP_MESSAGES,
     maxInFlightBytes: GAP_BYTES,
     ackTimeoutMs: ACK_TIMEOUT_MS,
     onStored: () => undefined,
     log,
   });
-  const tableOf = (kind: Kind) =>
-    tables.find(({ type }) => type === (kind === 'trades' ? 'trade' : 'orderbook_update'))!;
+  const tableOf = (type: DataType) => tables.find((table) => table.type === type)!;
   const keeper = new GapKeeper({
     client: hot,
     database: config.hotDatabase,
@@ -272,9 +283,11 @@ function keepGaps(store: Store): { keeper: GapKeeper; publisher: Publisher } {
     everyMs: Math.min(GAP_LOOK_MS, config.gapAgeMs / 3),
     publisher,
     batcher: new Batcher((message) => publisher.push(message)),
-    seen: (kind) => tableOf(kind).streams,
-    settled: async (kind) => {
-      const { type, epoch } = tableOf(kind);
+    sequences: sequences(),
+    seen: (type) => tableOf(type).streams,
+    collectorStart: async (type, seq) => (await storedMessage(manager, streamOf(type).name, seq))?.startedAt ?? null,
+    settled: async (type) => {
+      const { epoch } = tableOf(type);
       const info = await manager.consumers.info(streamOf(type).name, durableName(type));
       return { epoch, seq: info.ack_floor.stream_seq };
     },

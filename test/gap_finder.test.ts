@@ -3,17 +3,10 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { insertLines } from '../scripts/lib/clickhouse.ts';
-import {
-  countWithin,
-  type FinderOptions,
-  findBrokenChains,
-  findFilled,
-  findMissingTrades,
-  type GapStream,
-  keyOf,
-  type Mark,
-  openGaps,
-} from '../scripts/lib/gap_finder.ts';
+import type { ReadingSeries } from '../scripts/lib/exchange.ts';
+import { findBrokenChains } from '../scripts/lib/gap_chains.ts';
+import { countWithin, findFilled, findMissing, readingSequence, TRADES } from '../scripts/lib/gap_finder.ts';
+import { type FinderOptions, type GapStream, keyOf, type Mark, openGaps } from '../scripts/lib/gap_rows.ts';
 import { encodeRow, type GapRow, type OrderbookUpdateRow, type TradeRow } from '../scripts/lib/rows.ts';
 import { ensureTier } from '../scripts/lib/schema.ts';
 import { sampleTrade } from './fixtures.ts';
@@ -35,11 +28,11 @@ describe('holes in hot', () => {
     await pipeline.startDatabase();
     client = pipeline.client();
     await ensureTier(client, 'hot', DATABASE);
-    options = { client, database: DATABASE, dataSource: 'live', ageMs: 0 };
+    options = { client, database: DATABASE, dataSource: 'live', ageMs: 0, collectorStart: async () => null };
   });
   after(() => pipeline.close());
   beforeEach(async () => {
-    for (const table of ['trades', 'orderbook_updates', 'gaps'])
+    for (const table of ['trades', 'orderbook_updates', 'funding_rates', 'volatility_indices', 'gaps'])
       await pipeline.query(`TRUNCATE TABLE ${DATABASE}.${table}`);
   });
 
@@ -67,7 +60,7 @@ describe('holes in hot', () => {
   test('ids that are missing between two trades are a gap of exactly these, with the times around it', async () => {
     await trades([...range(100, 109), ...range(113, 120), 122]);
     await trades(range(5, 9), { symbol: 'ETH-USDT' });
-    const { gaps, marks } = await findMissingTrades(options, [BTC, ETH], new Map(), Date.now(), ALL);
+    const { gaps, marks } = await findMissing(options, TRADES, [BTC, ETH], new Map(), Date.now(), ALL);
     assert.deepEqual(gaps.map(short), ['BTC-USDT 110-112 3 missing_ids open', 'BTC-USDT 121-121 1 missing_ids open']);
     assert.deepEqual([gaps[0]!.from_time, gaps[0]!.to_time], [START + 10_900, START + 11_300]);
     assert.deepEqual(Object.fromEntries(marks), {
@@ -78,8 +71,8 @@ describe('holes in hot', () => {
 
   test('a hole that is seen again has the same id and time; another one has not', async () => {
     await trades([1, 3, 5]);
-    const [first, second] = (await findMissingTrades(options, [BTC], new Map(), Date.now(), ALL)).gaps;
-    const [again] = (await findMissingTrades(options, [BTC], new Map(), Date.now() + 5000, ALL)).gaps;
+    const [first, second] = (await findMissing(options, TRADES, [BTC], new Map(), Date.now(), ALL)).gaps;
+    const [again] = (await findMissing(options, TRADES, [BTC], new Map(), Date.now() + 5000, ALL)).gaps;
     assert.deepEqual([again!.gap_id, again!.timestamp], [first!.gap_id, first!.timestamp]);
     assert.notEqual(second!.gap_id, first!.gap_id);
   });
@@ -87,15 +80,15 @@ describe('holes in hot', () => {
   test('a hole next to a row that has just come is waited for, and not forgotten', async () => {
     await trades([...range(1, 5), ...range(8, 10)]);
     const young = { ...options, ageMs: 3_600_000 };
-    const look = await findMissingTrades(young, [BTC], new Map(), Date.now(), ALL);
+    const look = await findMissing(young, TRADES, [BTC], new Map(), Date.now(), ALL);
     assert.deepEqual([look.gaps, look.marks.get(keyOf(BTC))], [[], { id: '5', time: START + 500 }]);
-    const later = await findMissingTrades(options, [BTC], look.marks, Date.now(), ALL);
+    const later = await findMissing(options, TRADES, [BTC], look.marks, Date.now(), ALL);
     assert.deepEqual(later.gaps.map(short), ['BTC-USDT 6-7 2 missing_ids open']);
     assert.equal(later.marks.get(keyOf(BTC))!.id, '10');
-    const after = await findMissingTrades(options, [BTC], later.marks, Date.now(), ALL);
+    const after = await findMissing(options, TRADES, [BTC], later.marks, Date.now(), ALL);
     assert.deepEqual([after.gaps, after.marks.get(keyOf(BTC))!.id], [[], '10']);
     await trades(range(12, 13));
-    assert.deepEqual((await findMissingTrades(options, [BTC], after.marks, Date.now(), ALL)).gaps.map(short), [
+    assert.deepEqual((await findMissing(options, TRADES, [BTC], after.marks, Date.now(), ALL)).gaps.map(short), [
       'BTC-USDT 11-11 1 missing_ids open',
     ]);
   });
@@ -107,14 +100,14 @@ describe('holes in hot', () => {
       [9, 10, null],
     ]);
     const before = { epoch: 1, seq: sequence - 3 };
-    const look = await findMissingTrades(options, [BTC], new Map(), Date.now(), before);
+    const look = await findMissing(options, TRADES, [BTC], new Map(), Date.now(), before);
     assert.deepEqual([look.gaps, look.marks.get(keyOf(BTC))!.id], [[], '2']);
     assert.deepEqual((await findBrokenChains(options, [BTC], new Map(), Date.now(), before)).gaps, []);
     for (const settled of [
       { epoch: 1, seq: sequence },
       { epoch: 2, seq: 0 },
     ]) {
-      assert.equal((await findMissingTrades(options, [BTC], look.marks, Date.now(), settled)).gaps.length, 1);
+      assert.equal((await findMissing(options, TRADES, [BTC], look.marks, Date.now(), settled)).gaps.length, 1);
       assert.equal((await findBrokenChains(options, [BTC], new Map(), Date.now(), settled)).gaps.length, 1);
     }
   });
@@ -122,9 +115,147 @@ describe('holes in hot', () => {
   test('a hole in which nothing was received for long is told as an outage', async () => {
     await trades([1]);
     await trades([5], { timestamp: START + 20_000, received_at: (START + 20_000) * 1000 });
-    assert.deepEqual((await findMissingTrades(options, [BTC], new Map(), Date.now(), ALL)).gaps.map(short), [
+    assert.deepEqual((await findMissing(options, TRADES, [BTC], new Map(), Date.now(), ALL)).gaps.map(short), [
       'BTC-USDT 2-4 3 outage open',
     ]);
+  });
+
+  test('an outage that ended with a newly started collector is told as downtime', async () => {
+    await trades([1]);
+    await trades([5], { timestamp: START + 20_000, received_at: (START + 20_000) * 1000 });
+    const asked: [string, number][] = [];
+    const startedAt = (time: number) => ({
+      ...options,
+      collectorStart: async (type: string, seq: number) => {
+        asked.push([type, seq]);
+        return START + time;
+      },
+    });
+    const cause = async (time: number) =>
+      (await findMissing(startedAt(time), TRADES, [BTC], new Map(), Date.now(), ALL)).gaps[0]!.cause;
+    assert.deepEqual([await cause(50), await cause(15_000), await cause(20_001)], ['outage', 'downtime', 'outage']);
+    assert.deepEqual(asked[0], ['trade', sequence], 'it is the message of the row after the hole');
+  });
+
+  test('a hole behind rows that have left hot is known by the mark', async () => {
+    const marks = new Map([[keyOf(BTC), { id: '99', time: START }]]);
+    await trades([105, 106]);
+    const { gaps } = await findMissing(options, TRADES, [BTC], marks, Date.now(), ALL);
+    assert.deepEqual(gaps.map(short), ['BTC-USDT 100-104 5 outage open']);
+    assert.equal(gaps[0]!.from_time, START);
+    await diffs(BTC, [[205, 206, null]]);
+    const chain = new Map([[keyOf(BTC), { id: '199', time: START }]]);
+    const broken = await findBrokenChains(options, [BTC], chain, Date.now(), ALL);
+    assert.deepEqual(broken.gaps.map(short), ['BTC-USDT 200-204 null outage unfillable']);
+    const restarted = new Map([[keyOf(BTC), { id: '900', time: START }]]);
+    assert.deepEqual((await findMissing(options, TRADES, [BTC], restarted, Date.now(), ALL)).gaps, []);
+    assert.deepEqual((await findBrokenChains(options, [BTC], restarted, Date.now(), ALL)).gaps, []);
+  });
+
+  const PERPETUAL: GapStream = { exchange: 'binance_derivatives', market_type: 'perpetual', symbol: 'BTC-USDT' };
+  const MINUTE = 60_000;
+  /** A whole minute. */
+  const ZERO = START - (START % MINUTE);
+  const funding = (times: number[], source = 'live') =>
+    insert(
+      'funding_rates',
+      times.map((time) =>
+        encodeRow('funding_rate', {
+          ...PERPETUAL,
+          instrument: 'BTCUSDT',
+          timestamp: ZERO + time,
+          received_at: (ZERO + time) * 1000,
+          data_source: source,
+          funding_rate: '0.0001',
+          funding_time: null,
+          next_funding_time: null,
+          funding_interval_hours: null,
+          mark_price: null,
+          index_price: null,
+        }),
+      ),
+    );
+  const history = { idMember: 'timestamp', order: 'ascending', page: () => ({ path: '/', weight: 1 }) } as const;
+  const RATES: ReadingSeries = { type: 'funding_rate', stepMs: MINUTE, quietSteps: 0 };
+  const look = (series: ReadingSeries, stream = PERPETUAL, marks: ReadonlyMap<string, Mark> = new Map()) =>
+    findMissing(options, readingSequence(stream.exchange, series), [stream], marks, Date.now(), ALL);
+
+  test('minutes without a reading are a gap, wherever in its minute a reading stands', async () => {
+    await funding([0, MINUTE + 59_999, 2 * MINUTE, 2 * MINUTE + 30_000, 6 * MINUTE + 1]);
+    const { gaps, marks } = await look(RATES);
+    const range = [ZERO + 3 * MINUTE, ZERO + 5 * MINUTE];
+    assert.deepEqual(gaps.map(short), [`BTC-USDT ${range[0]}-${range[1]} 3 outage unfillable`]);
+    assert.equal(gaps[0]!.reason, 'the venue does not serve the past of these');
+    assert.equal(marks.get(keyOf(PERPETUAL))!.time, ZERO + 6 * MINUTE + 1);
+    assert.deepEqual((await look(RATES, PERPETUAL, marks)).gaps, [], 'each is told once');
+  });
+
+  test('a reading that the venue tells seldom may leave steps out', async () => {
+    await funding([0, 3 * MINUTE, 7 * MINUTE]);
+    const { gaps } = await look({ ...RATES, quietSteps: 2, history });
+    assert.deepEqual(gaps.map(short), [`BTC-USDT ${ZERO + 4 * MINUTE}-${ZERO + 6 * MINUTE} 3 outage open`]);
+  });
+
+  test('where one stream is silent, those that it speaks for may miss something that nobody can know', async () => {
+    await funding([0, 2 * MINUTE]);
+    const { gaps } = await look({ ...RATES, tellsOf: ['liquidation'] });
+    assert.deepEqual(
+      gaps.map((gap) => `${gap.data_type} ${short(gap)}`),
+      [
+        `funding_rate BTC-USDT ${ZERO + MINUTE}-${ZERO + MINUTE} 1 outage unfillable`,
+        `liquidation BTC-USDT ${ZERO + MINUTE}-${ZERO + MINUTE} null outage unfillable`,
+      ],
+    );
+    assert.match(gaps[1]!.reason!, /cannot be known$/);
+    assert.notEqual(gaps[0]!.gap_id, gaps[1]!.gap_id);
+  });
+
+  test('the few readings that can be had afterwards do not make two gaps of one', async () => {
+    await funding([0, 9 * MINUTE]);
+    await funding([5 * MINUTE], 'backfill:0123');
+    const rates = { ...RATES, history: { ...history, keeps: 'only some' } };
+    assert.deepEqual((await look(rates)).gaps.map(short), [
+      `BTC-USDT ${ZERO + MINUTE}-${ZERO + 8 * MINUTE} 8 outage open`,
+    ]);
+    const whole = await look({ ...RATES, history });
+    assert.equal(whole.gaps.length, 2, 'where everything can be had, each hole is one');
+  });
+
+  test('candles are told apart from other readings of their table, and a filled hole of them is closed', async () => {
+    const stream: GapStream = { exchange: 'deribit_derivatives', market_type: 'options', symbol: 'BTC' };
+    const candles = (minutes: number[], resolution = '60') =>
+      insert(
+        'volatility_indices',
+        minutes.map((minute) =>
+          encodeRow('volatility_index', {
+            ...stream,
+            instrument: 'btc_usd',
+            timestamp: ZERO + minute * MINUTE,
+            received_at: (ZERO + minute * MINUTE) * 1000,
+            data_source: 'live',
+            resolution,
+            index_value: '50',
+            underlying_asset: 'BTC',
+            maturity_date: null,
+          }),
+        ),
+      );
+    const series: ReadingSeries = {
+      type: 'volatility_index',
+      stepMs: MINUTE,
+      quietSteps: 0,
+      of: { name: 'resolution', value: '60' },
+      history,
+    };
+    await candles([0, 1, 4]);
+    await candles([2, 3], '1');
+    const { gaps } = await look(series, stream);
+    assert.deepEqual(gaps.map(short), [`BTC ${ZERO + 2 * MINUTE}-${ZERO + 3 * MINUTE} 2 outage open`]);
+    const sequences = [TRADES, readingSequence(stream.exchange, series)];
+    assert.deepEqual(await findFilled(options, sequences, gaps, Date.now()), []);
+    await candles([2, 3]);
+    const [filled] = await findFilled(options, sequences, gaps, Date.now());
+    assert.deepEqual([filled!.status, filled!.filled_rows], ['filled', 2]);
   });
 
   test('on Deribit the sequence counts, not the trade’s id', async () => {
@@ -135,22 +266,22 @@ describe('holes in hot', () => {
     ] as const) {
       await trades([number], { ...DERIBIT, trade_id: id, sequence: number });
     }
-    assert.deepEqual((await findMissingTrades(options, [DERIBIT], new Map(), Date.now(), ALL)).gaps.map(short), [
+    assert.deepEqual((await findMissing(options, TRADES, [DERIBIT], new Map(), Date.now(), ALL)).gaps.map(short), [
       'BTC-USD 52-53 2 missing_ids open',
     ]);
   });
 
   test('a gap is filled when every one of its trades is there, and not before', async () => {
     await trades([1, 2, 6]);
-    const { gaps } = await findMissingTrades(options, [BTC], new Map(), Date.now(), ALL);
+    const { gaps } = await findMissing(options, TRADES, [BTC], new Map(), Date.now(), ALL);
     await insert('gaps', [encodeRow('gap', gaps[0]!)]);
     const open = await openGaps(options);
     assert.deepEqual(open.map(short), ['BTC-USDT 3-5 3 missing_ids open']);
     await trades([3, 5]);
-    assert.equal(await countWithin(options, open[0]!), 2);
-    assert.deepEqual(await findFilled(options, open, Date.now()), []);
+    assert.equal(await countWithin(options, TRADES, open[0]!), 2);
+    assert.deepEqual(await findFilled(options, [TRADES], open, Date.now()), []);
     await trades([4]);
-    const [filled] = await findFilled(options, open, Date.now());
+    const [filled] = await findFilled(options, [TRADES], open, Date.now());
     assert.deepEqual([filled!.gap_id, filled!.status, filled!.filled_rows], [gaps[0]!.gap_id, 'filled', 3]);
     await insert('gaps', [encodeRow('gap', filled!)]);
     assert.deepEqual(await openGaps(options), []);

@@ -118,6 +118,7 @@ describe('publishing and pulling over a wire that fails', () => {
     const options = {
       mode: 'live',
       boot: 'one',
+      startedAt: 0,
       maxInFlight: 8,
       maxInFlightBytes: 2 ** 20,
       ackTimeoutMs: NEVER_MS,

@@ -210,6 +210,7 @@ describe('the store', () => {
     const publisher = new Publisher(nats, {
       mode: 'live',
       boot: 'test',
+      startedAt: 0,
       maxInFlight: 256,
       maxInFlightBytes: 2 ** 24,
       ackTimeoutMs: 2000,

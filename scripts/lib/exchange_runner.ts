@@ -19,10 +19,10 @@ import type {
   RestRequest,
   TradeMark,
 } from './exchange.ts';
-import { gapRow } from './gap_finder.ts';
+import { gapRow } from './gap_rows.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
-import { DATA_TYPES, type DataType, type Rows, TABLES } from './rows.ts';
+import { DATA_TYPES, type DataType, type RowSource, type Rows, TABLES } from './rows.ts';
 import type { Check } from './service.ts';
 import { SilenceWatch } from './silence.ts';
 import { UnknownSample } from './unknown.ts';
@@ -466,11 +466,12 @@ export class ExchangeRunner implements FeedOutput {
   }
 
   /**
-   * Fetches one page of past trades, and takes those with an id within `range`.
-   * @returns the ids of all trades in the page, or when to ask again (ms); a limit that is obeyed is no failure
+   * Fetches one page of the past, and takes the rows of `type` with an id within `range`.
+   * @returns the ids of all rows of that type in the page, or when to ask again (ms); a limit that is obeyed is no failure
    */
-  async fetchTrades(
+  async fetchHistory(
     { path, weight }: { path: string; weight: number },
+    type: DataType,
     range: IdRange,
     idMember: History['idMember'],
     dataSource: string,
@@ -482,15 +483,14 @@ export class ExchangeRunner implements FeedOutput {
       return { retryAt: answer.kind === 'wait' ? answer.until : Date.now(), isFailure };
     }
     const ids: number[] = [];
-    const row = <T extends DataType>(type: T, row: Rows[T]) => {
-      if (type !== 'trade') return;
-      const trade = row as Rows['trade'];
-      const id = Number(trade[idMember]);
+    const row = <T extends DataType>(rowType: T, row: Rows[T]) => {
+      if (rowType !== type) return;
+      const id = Number((row as RowSource & Partial<Rows['trade']>)[idMember]);
       ids.push(id);
       if (id < range.from || id > range.to) return;
-      this.sink.batcher.add('trade', { ...trade, data_source: dataSource });
+      this.sink.batcher.add(rowType, { ...row, data_source: dataSource });
       this.sink.rowsWait();
-      this.countDistinct('trade', trade);
+      this.countDistinct(rowType, row);
     };
     const understood = this.feed.rest(path, answer.body, nowMicros(), { row, event: (event) => this.event(event) });
     if (understood) return { ids };

@@ -1,13 +1,13 @@
 /**
- * Fills gaps of trades from the venues' histories: follows the `gap` rows in JetStream, newest hole first, one request at a time per
+ * Fills gaps from the venues' histories: follows the `gap` rows in JetStream, newest hole first, one request at a time per
  * exchange. What it fetches enters as any row does, so that filling twice, or by two collectors, stores nothing twice.
  */
 import type { NatsConnection } from 'nats';
-import type { IdRange } from './exchange.ts';
+import type { ExchangeModule, History, IdRange } from './exchange.ts';
 import type { ExchangeRunner, RowSink } from './exchange_runner.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
-import type { GapRow } from './rows.ts';
+import type { DataType, GapRow } from './rows.ts';
 import { streamOf } from './streams.ts';
 
 /** How often a worker looks for something to fill. */
@@ -27,6 +27,7 @@ const GAP_SUBJECTS = 'gap.>';
 
 interface Pending {
   gap: GapRow;
+  history: History;
   /** Nothing is asked for before, ms. */
   notBefore: number;
 }
@@ -56,7 +57,7 @@ export class GapFiller {
   start(): void {
     void this.follow();
     for (const runner of this.options.runners) {
-      if (runner.module.tradeHistory) void this.work(runner);
+      void this.work(runner);
     }
   }
 
@@ -95,9 +96,10 @@ export class GapFiller {
 
   private take(gap: GapRow): void {
     const runner = this.options.runners.find(({ module }) => module.exchange === gap.exchange);
-    if (gap.data_type !== 'trade' || !runner?.module.tradeHistory) return;
+    const history = runner && historyOf(runner.module, gap.data_type);
+    if (!history) return;
     if (gap.status !== 'open') this.pending.delete(gap.gap_id);
-    else if (!this.pending.has(gap.gap_id)) this.pending.set(gap.gap_id, { gap, notBefore: 0 });
+    else if (!this.pending.has(gap.gap_id)) this.pending.set(gap.gap_id, { gap, history, notBefore: 0 });
   }
 
   private async work(runner: ExchangeRunner): Promise<void> {
@@ -118,16 +120,16 @@ export class GapFiller {
 
   /** Fetches a gap page by page; tells what the venue no longer serves. */
   private async fill(runner: ExchangeRunner, pending: Pending): Promise<void> {
-    const { gap } = pending;
+    const { gap, history } = pending;
     const { log } = this.options;
-    const history = runner.module.tradeHistory!;
+    const type = gap.data_type as DataType;
     const { exchange, market_type, symbol, instrument } = gap;
     const range: IdRange = { from: Number(gap.from_id), to: Number(gap.to_id) };
     let fetched = 0;
     let failures = 0;
     for (let wait = FIRST_RETRY_MS; range.from <= range.to && !this.stopping.signal.aborted; ) {
       const request = history.page({ exchange, market_type, symbol, instrument }, range);
-      const page = await runner.fetchTrades(request, range, history.idMember, `backfill:${gap.gap_id}`);
+      const page = await runner.fetchHistory(request, type, range, history.idMember, `backfill:${gap.gap_id}`);
       if ('retryAt' in page) {
         failures += page.isFailure ? 1 : 0;
         if (failures >= MOST_FAILURES) {
@@ -142,6 +144,7 @@ export class GapFiller {
       }
       wait = FIRST_RETRY_MS;
       const within = [...new Set(page.ids)].filter((id) => id >= range.from && id <= range.to);
+      if (within.length === 0 && history.keeps !== undefined) break;
       if (within.length === 0) {
         this.giveUp(gap, fetched, refusal(page.ids, range));
         return;
@@ -153,7 +156,8 @@ export class GapFiller {
     }
     if (this.stopping.signal.aborted) return;
     if (fetched < Number(gap.rows)) {
-      this.giveUp(gap, fetched, `the history of the venue has ${fetched} of these ${gap.rows} trades`);
+      const keeps = history.keeps === undefined ? '' : `: it keeps ${history.keeps}`;
+      this.giveUp(gap, fetched, `the history of the venue has ${fetched} of these ${gap.rows} rows${keeps}`);
       return;
     }
     this.stats.fetchedGaps += 1;
@@ -184,6 +188,12 @@ export class GapFiller {
   private wait(ms: number): Promise<void> {
     return pause(ms, this.stopping.signal).catch(() => undefined);
   }
+}
+
+/** Where the venue serves past rows of this type, if it does. */
+function historyOf({ tradeHistory, readings }: ExchangeModule, dataType: string): History | undefined {
+  if (dataType === 'trade') return tradeHistory;
+  return readings?.find(({ type }) => type === dataType)?.history;
 }
 
 /** Why nothing more of `range` can be had. */

@@ -3,30 +3,32 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import type { Batcher } from './batcher.ts';
 import { readJson, writeJsonAtomic } from './files.ts';
+import { findBrokenChains, hasChain } from './gap_chains.ts';
+import { findFilled, findMissing, type Sequence } from './gap_finder.ts';
 import {
   countGaps,
   type FinderOptions,
-  findBrokenChains,
-  findFilled,
-  findMissingTrades,
   type GapCount,
   type GapStream,
-  hasChain,
-  hasTradeIds,
   keyOf,
   type Look,
   type Mark,
   openGaps,
   type Settled,
   storedStreams,
-} from './gap_finder.ts';
+} from './gap_rows.ts';
 import type { Publisher } from './jetstream.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
-import type { GapRow } from './rows.ts';
+import { type DataType, type GapRow, TABLES } from './rows.ts';
 
-const MARKS = z.record(z.string(), z.object({ id: z.string().regex(/^\d+$/), time: z.number() }));
-const STATE = z.object({ database: z.string(), trades: MARKS, orderbook_updates: MARKS });
+/** By sequence and stream. */
+const STATE = z.object({
+  database: z.string(),
+  marks: z.record(z.string(), z.record(z.string(), z.object({ id: z.string().regex(/^\d+$/), time: z.number() }))),
+});
+/** The chains of all books, as their marks are named. */
+const CHAINS = 'orderbook_update';
 
 /** After a failed look the next one waits longer, up to this. */
 const LAST_WAIT_MS = 60_000;
@@ -36,22 +38,23 @@ export interface GapKeeperOptions extends FinderOptions {
   everyMs: number;
   publisher: Publisher;
   batcher: Batcher;
-  /** Streams of a table that rows have come of since the start. */
-  seen(table: Kind): GapStream[];
-  /** Up to where a table's messages are stored. */
-  settled(table: Kind): Promise<Settled>;
+  /** What counts up by one. */
+  sequences: Sequence[];
+  /** Streams of a type that rows have come of since the start. */
+  seen(type: DataType): GapStream[];
+  /** Up to where a type's messages are stored. */
+  settled(type: DataType): Promise<Settled>;
   log: Logger;
 }
-
-export type Kind = 'trades' | 'orderbook_updates';
 
 export class GapKeeper {
   readonly stats = { looks: 0, declared: 0, filled: 0, lastLookAt: 0, lastError: null as string | null };
   /** As of the last look. */
   counts: GapCount[] = [];
-  private readonly marks: Record<Kind, Map<string, Mark>> = { trades: new Map(), orderbook_updates: new Map() };
+  /** By sequence, then by stream. */
+  private readonly marks = new Map<string, Map<string, Mark>>();
   /** Streams that hot had at the start. */
-  private readonly stored: Record<Kind, GapStream[] | null> = { trades: null, orderbook_updates: null };
+  private readonly stored = new Map<DataType, GapStream[]>();
 
   constructor(private readonly options: GapKeeperOptions) {
     this.load();
@@ -81,28 +84,42 @@ export class GapKeeper {
   /** One look at everything. What it found is in JetStream before its progress is kept. */
   async look(now: number): Promise<void> {
     const { options } = this;
-    const [trades, books] = [await this.streamsOf('trades'), await this.streamsOf('orderbook_updates')];
-    // Asked before the rows are: what is settled by then is in hot.
-    const [tradesSettled, booksSettled] = [await options.settled('trades'), await options.settled('orderbook_updates')];
-    const { marks } = this;
-    const missing = await findMissingTrades(options, trades.filter(hasTradeIds), marks.trades, now, tradesSettled);
-    const broken = await findBrokenChains(options, books.filter(hasChain), marks.orderbook_updates, now, booksSettled);
-    const filled = await findFilled(options, await openGaps(options), now);
-    await this.publish([...missing.gaps, ...broken.gaps, ...filled]);
+    const looks = new Map<string, Look>();
+    for (const sequence of options.sequences) {
+      const { name, type } = sequence;
+      const streams = (await this.streamsOf(type)).filter((stream) => sequence.covers(stream));
+      // Asked before the rows are: what is settled by then is in hot.
+      const settled = await options.settled(type);
+      looks.set(name, await findMissing(options, sequence, streams, this.marksOf(name), now, settled));
+    }
+    const books = (await this.streamsOf(CHAINS)).filter(hasChain);
+    const settled = await options.settled(CHAINS);
+    looks.set(CHAINS, await findBrokenChains(options, books, this.marksOf(CHAINS), now, settled));
+    const found = [...looks.values()].flatMap(({ gaps }) => gaps);
+    const filled = await findFilled(options, options.sequences, await openGaps(options), now);
+    await this.publish([...found, ...filled]);
     this.stats.looks += 1;
-    this.stats.declared += missing.gaps.length + broken.gaps.length;
+    this.stats.declared += found.length;
     this.stats.filled += filled.length;
     this.stats.lastLookAt = now;
-    this.keep('trades', missing);
-    this.keep('orderbook_updates', broken);
+    for (const [name, { marks }] of looks) {
+      for (const [key, mark] of marks) this.marksOf(name).set(key, mark);
+    }
     this.save();
     this.counts = await countGaps(options);
   }
 
-  private async streamsOf(kind: Kind): Promise<GapStream[]> {
+  private marksOf(name: string): Map<string, Mark> {
+    let found = this.marks.get(name);
+    if (!found) this.marks.set(name, (found = new Map()));
+    return found;
+  }
+
+  /** Streams of a type: those that rows have come of since the start, and those that hot had then. */
+  private async streamsOf(type: DataType): Promise<GapStream[]> {
     const { client, database, seen } = this.options;
-    this.stored[kind] ??= await storedStreams(client, database, kind);
-    const all = [...this.stored[kind], ...seen(kind)].map((stream) => [keyOf(stream), stream] as const);
+    if (!this.stored.has(type)) this.stored.set(type, await storedStreams(client, database, TABLES[type].name));
+    const all = [...this.stored.get(type)!, ...seen(type)].map((stream) => [keyOf(stream), stream] as const);
     return [...new Map(all).values()];
   }
 
@@ -118,10 +135,6 @@ export class GapKeeper {
     await publisher.drained();
   }
 
-  private keep(kind: Kind, { marks }: Look): void {
-    for (const [key, mark] of marks) this.marks[kind].set(key, mark);
-  }
-
   private get file(): string {
     return join(this.options.dataDir, 'state', 'gap_marks.json');
   }
@@ -132,8 +145,8 @@ export class GapKeeper {
       const state = STATE.safeParse(readJson(this.file));
       // Marks of another database say nothing about this one.
       if (!state.success || state.data.database !== database) return;
-      for (const kind of ['trades', 'orderbook_updates'] as const) {
-        for (const [key, mark] of Object.entries(state.data[kind])) this.marks[kind].set(key, mark);
+      for (const [name, marks] of Object.entries(state.data.marks)) {
+        this.marks.set(name, new Map(Object.entries(marks)));
       }
     } catch (error) {
       log.warn({ event: 'gap_marks_unread', file: this.file, err: error }, 'everything in hot is looked at again');
@@ -141,12 +154,8 @@ export class GapKeeper {
   }
 
   private save(): void {
-    const { trades, orderbook_updates } = this.marks;
-    const state = {
-      database: this.options.database,
-      trades: Object.fromEntries(trades),
-      orderbook_updates: Object.fromEntries(orderbook_updates),
-    };
+    const marks = Object.fromEntries([...this.marks].map(([name, each]) => [name, Object.fromEntries(each)]));
+    const state = { database: this.options.database, marks };
     try {
       writeJsonAtomic(this.file, state);
     } catch (error) {

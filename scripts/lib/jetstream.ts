@@ -186,6 +186,8 @@ function apiErrorCode(error: unknown): number | undefined {
 export const MODE_HEADER = 'Mp-Mode';
 export const ROWS_HEADER = 'Mp-Rows';
 export const BOOT_HEADER = 'Mp-Boot';
+/** When the process that published was started, ms. */
+export const STARTED_HEADER = 'Mp-Started';
 
 export interface OutgoingMessage {
   subject: string;
@@ -208,6 +210,8 @@ export interface PublisherOptions {
   mode: string;
   /** Names this run of this process; see `duplicate` in PublisherStats. */
   boot: string;
+  /** When it was started, ms. */
+  startedAt: number;
   /** Messages and bytes without an answer at one time. */
   maxInFlight: number;
   maxInFlightBytes: number;
@@ -315,6 +319,7 @@ export class Publisher {
     head.set(MODE_HEADER, this.options.mode);
     head.set(ROWS_HEADER, String(message.rows));
     head.set(BOOT_HEADER, this.options.boot);
+    head.set(STARTED_HEADER, String(this.options.startedAt));
     this.connection.publish(message.subject, message.payload, { headers: head, reply: `${this.inbox}.${token}` });
   }
 
@@ -558,11 +563,12 @@ export async function storedMessage(
   manager: JetStreamManager,
   stream: string,
   which: number | string,
-): Promise<{ subject: string; data: Uint8Array } | null> {
+): Promise<{ subject: string; data: Uint8Array; startedAt: number | null } | null> {
   try {
     const query = typeof which === 'number' ? { seq: which } : { last_by_subj: which };
-    const { subject, data } = await manager.streams.getMessage(stream, query);
-    return { subject, data };
+    const { subject, data, header } = await manager.streams.getMessage(stream, query);
+    const startedAt = Number(header.get(STARTED_HEADER));
+    return { subject, data, startedAt: startedAt > 0 ? startedAt : null };
   } catch (error) {
     if (error instanceof NatsError && (error.api_error?.code === 404 || error.code === '404')) return null;
     throw error;

@@ -1,0 +1,204 @@
+/** Rows of `gaps`, and what all who look for holes in hot share. */
+import { createHash } from 'node:crypto';
+import type { ClickHouseClient } from '@clickhouse/client';
+import { streamKey } from './arrivals.ts';
+import { selectText } from './clickhouse.ts';
+import type { Instrument } from './exchange.ts';
+import type { DataType, Exchange, GapRow, MarketType } from './rows.ts';
+
+/** Rows of a stream whose times are not quite in the order of their ids lie within this, ms. */
+export const DISORDER_MS = 60_000;
+/** Nothing of the stream for this long, by the venue's clock or ours: the line, the venue or we were away. */
+const OUTAGE_MS = 5000;
+/** Streams per query: its text stays small. */
+export const STREAMS_PER_QUERY = 100;
+export const QUERY_LIMITS = { max_execution_time: 60, max_query_size: '16777216' };
+export const STREAM = 'exchange, market_type, symbol';
+
+/** A stream of one table. */
+export interface GapStream {
+  exchange: Exchange;
+  market_type: MarketType;
+  symbol: string;
+}
+
+/** Up to here a stream is known: every hole before is declared. `id` of trades, `time` in ms. */
+export interface Mark {
+  id: string;
+  time: number;
+}
+
+/**
+ * Up to where a table's messages are stored. What was taken by a store that died comes again only after the ack wait: a hole before a row
+ * above this may be only late.
+ */
+export interface Settled {
+  epoch: number;
+  seq: number;
+}
+
+export interface Look {
+  gaps: GapRow[];
+  marks: Map<string, Mark>;
+}
+
+/** Why rows are missing, as far as hot and JetStream can tell. */
+export type Cause =
+  /** The stream went on, and these are not in it. */
+  | 'missing_ids'
+  /** A diff whose predecessor is not there, while the stream went on. */
+  | 'broken_chain'
+  /** Nothing of the stream came for a while: its socket was closed or silent, or its requests were refused. */
+  | 'outage'
+  /** The same, and the collector that brought what came next had been started meanwhile. */
+  | 'downtime';
+
+/** What is known of a row next to a hole. Times in ms: `time` the venue's, `received` ours. */
+export interface RowBefore {
+  time: number;
+  received: number;
+}
+export interface RowAfter extends RowBefore, Settled {}
+
+export interface FinderOptions {
+  client: ClickHouseClient;
+  database: string;
+  /** For the rows of gaps. */
+  dataSource: string;
+  /** A hole is a gap once the row after it has been there this long, ms. */
+  ageMs: number;
+  /** When the collector was started that published the row with this sequence; null when that is not known any more. ms */
+  collectorStart(type: DataType, seq: number): Promise<number | null>;
+}
+
+/** Whether messages from before that row may still be on their way to hot. */
+export function isLate(row: Settled, settled: Settled): boolean {
+  return row.epoch === settled.epoch && row.seq > settled.seq;
+}
+
+/** Why nothing is there between two rows, where `otherwise` holds while a stream goes on. */
+export async function causeOf(
+  { collectorStart }: FinderOptions,
+  type: DataType,
+  before: RowBefore,
+  after: RowAfter,
+  otherwise: Cause,
+): Promise<Cause> {
+  if (Math.max(after.received - before.received, after.time - before.time) <= OUTAGE_MS) return otherwise;
+  const started = await collectorStart(type, after.seq);
+  return started !== null && started > before.received && started <= after.received ? 'downtime' : 'outage';
+}
+
+/** Gaps whose last state is open, newest first. */
+export async function openGaps({ client, database }: FinderOptions): Promise<GapRow[]> {
+  const query = [
+    `SELECT exchange, market_type, symbol, instrument, gap_id, data_type, from_id, to_id, ${ms('from_time')}, ${ms('to_time')}, cause,`,
+    `toString(rows), ${ms('detected_at')}, data_source FROM ${database}.gaps_now WHERE status = 'open' ORDER BY from_time DESC`,
+  ].join(' ');
+  return (await selectText(client, query, QUERY_LIMITS)).map((cells) => {
+    const [exchange, market_type, symbol, instrument, gap_id, data_type, from_id, to_id, ...rest] = cells as string[];
+    const [from_time, to_time, cause, rows, detected_at, data_source] = rest as [string, ...string[]];
+    return {
+      exchange: exchange as Exchange,
+      market_type: market_type as MarketType,
+      symbol: symbol!,
+      instrument: instrument!,
+      timestamp: Number(from_time),
+      received_at: Number(detected_at) * 1000,
+      data_source: data_source!,
+      gap_id: gap_id!,
+      data_type: data_type!,
+      from_id: from_id!,
+      to_id: to_id!,
+      from_time: Number(from_time),
+      to_time: Number(to_time),
+      cause: cause!,
+      reason: null,
+      status: 'open',
+      rows: Number(rows),
+      filled_rows: null,
+      detected_at: Number(detected_at),
+      closed_at: null,
+    };
+  });
+}
+
+/** How many gaps are in which state, and the rows of them. */
+export interface GapCount {
+  exchange: string;
+  data_type: string;
+  status: string;
+  gaps: number;
+  rows: number;
+  filled_rows: number;
+}
+
+export async function countGaps({ client, database }: FinderOptions): Promise<GapCount[]> {
+  const query = `SELECT exchange, data_type, toString(status), count(), sum(ifNull(rows, 0)), sum(ifNull(filled_rows, 0)) FROM ${database}.gaps_now GROUP BY exchange, data_type, status ORDER BY ALL`;
+  return (await selectText(client, query, QUERY_LIMITS)).map(([exchange, data_type, status, ...numbers]) => {
+    const [gaps, rows, filled_rows] = numbers.map(Number) as [number, number, number];
+    return { exchange: exchange!, data_type: data_type!, status: status!, gaps, rows, filled_rows };
+  });
+}
+
+/** All streams that a table of hot has rows of. */
+export async function storedStreams(client: ClickHouseClient, database: string, table: string): Promise<GapStream[]> {
+  const rows = await selectText(client, `SELECT DISTINCT ${STREAM} FROM ${database}.${table}`, QUERY_LIMITS);
+  return rows.map(([exchange, market_type, symbol]) => ({ exchange, market_type, symbol }) as GapStream);
+}
+
+export interface Hole {
+  stream: Instrument;
+  data_type: string;
+  from_id: string;
+  to_id: string;
+  from_time: number;
+  to_time: number;
+  cause: Cause;
+  status: 'open' | 'unfillable';
+  rows: number | null;
+  reason: string | null;
+}
+
+/** A hole as a row. Its id and time are the hole's own, so that it is the same row however often it is seen. */
+export function gapRow({ dataSource }: { dataSource: string }, now: number, { stream, ...hole }: Hole): GapRow {
+  const { exchange, market_type, symbol, instrument } = stream;
+  const name = [hole.data_type, exchange, market_type, symbol, hole.from_id].join('|');
+  return {
+    exchange,
+    market_type,
+    symbol,
+    instrument,
+    timestamp: hole.from_time,
+    received_at: now * 1000,
+    data_source: dataSource,
+    gap_id: createHash('sha256').update(name).digest('hex').slice(0, 24),
+    ...hole,
+    filled_rows: null,
+    detected_at: now,
+    closed_at: hole.status === 'open' ? null : now,
+  };
+}
+
+export function keyOf({ exchange, market_type, symbol }: GapStream): string {
+  return streamKey(exchange, market_type, symbol);
+}
+
+export function where({ exchange, market_type, symbol }: GapStream): string {
+  const equals = (column: string, value: string) => `${column} = '${value.replace(/['\\]/g, (each) => `\\${each}`)}'`;
+  return [equals('exchange', exchange), equals('market_type', market_type), equals('symbol', symbol)].join(' AND ');
+}
+
+export function at(time: number): string {
+  return `fromUnixTimestamp64Milli(toInt64(${Math.max(Math.floor(time), 0)}), 'UTC')`;
+}
+
+export function ms(expression: string): string {
+  return `toString(toUnixTimestamp64Milli(${expression}))`;
+}
+
+export function chunks<T>(items: T[], size: number): T[][] {
+  return Array.from({ length: Math.ceil(items.length / size) }, (_, index) =>
+    items.slice(index * size, (index + 1) * size),
+  );
+}
