@@ -13,6 +13,7 @@ import {
   RATIO_PERIOD,
   TOP_POSITION_PATH,
 } from './okx_feed.ts';
+import { OKX_READINGS } from './okx_series.ts';
 import { INST_TYPES, okxInstrument } from './okx_units.ts';
 
 /** The venue advises fewer than 30 deep books a connection; 20 can be renewed within its 480 subscribes an hour. */
@@ -44,7 +45,7 @@ const TRADE_HISTORY: History = {
 
 /**
  * What both modules share. OKX has no weights but a limit per endpoint, of 5 (ratios, per instrument), 10 or 20 requests in
- * 2 s, and tells no use in a header. Each request counts as 1. As only half of a budget is ever used, and half of that for filling
+ * 2 s, and tells no use in a header. Each request counts as 1, one for past readings as more. As only half of a budget is ever used, and half of that for filling
  * gaps, 1200 a minute is 20 in 2 s over all endpoints together, and 10 for the trade history, of the 20 that it allows itself.
  */
 const COMMON = {
@@ -83,6 +84,7 @@ export const okxDerivatives: ExchangeModule = {
   connections,
   instrumentLists: ['SWAP', 'FUTURES'].map((type) => ({ path: `${INSTRUMENTS_PATH}?instType=${type}`, weight: 1 })),
   polls: (instruments) => instruments.filter((each) => each.market_type === 'perpetual').flatMap(ratioPolls),
+  readings: OKX_READINGS,
   createFeed: (options) => new OkxFeed('okx_derivatives', options),
 };
 

@@ -9,7 +9,7 @@ import { BookSampler, orderbookRow, PUBLISHED_LEVELS } from '../lib/book_rows.ts
 import { plainDecimal } from '../lib/decimal.ts';
 import type { Channel, Feed, FeedOptions, FeedOutput, Instrument, RestRequest } from '../lib/exchange.ts';
 import { GuardedFeed } from '../lib/guarded_feed.ts';
-import { type DataType, type Level, ValueError } from '../lib/rows.ts';
+import { type DataType, type Level, type OpenInterestRow, ValueError } from '../lib/rows.ts';
 import { MinuteSampler } from '../lib/sampling.ts';
 import { array, eventTime, positive, record, safeInteger, sortedLevels, type WireRecord } from '../lib/wire.ts';
 import { type BookUpdate, OkxBook } from './okx_book.ts';
@@ -25,8 +25,12 @@ export const TOP_POSITION_PATH = '/api/v5/rubik/stat/contracts/long-short-positi
 export const ALL_ACCOUNT_PATH = '/api/v5/rubik/stat/contracts/long-short-account-ratio-contract';
 /** The older form: one ratio for all contracts of a coin. */
 const COIN_ACCOUNT_PATH = '/api/v5/rubik/stat/contracts/long-short-account-ratio';
-/** The period that is asked for, and the venue's default. */
+/** The period of trading statistics that is asked for, and the venue's default. */
 export const RATIO_PERIOD = '5m';
+export const STATISTICS_PERIOD_MS = 5 * MINUTE_MS;
+
+export const FUNDING_HISTORY_PATH = '/api/v5/public/funding-rate-history';
+export const OPEN_INTEREST_HISTORY_PATH = '/api/v5/rubik/stat/contracts/open-interest-history';
 
 export const HISTORY_TRADES_PATH = '/api/v5/market/history-trades';
 /** Single fills by id, as in `trades-all`. */
@@ -170,6 +174,8 @@ export class OkxFeed extends GuardedFeed implements Feed {
     if (pathname === INSTRUMENTS_PATH) this.instruments(list);
     else if (TRADE_PATHS.has(pathname)) items((item) => this.trade(item, receivedAt));
     else if (pathname === '/api/v5/public/funding-rate') items((item) => this.fundingRate(item, receivedAt));
+    else if (pathname === FUNDING_HISTORY_PATH) items((item) => this.settledRate(item, receivedAt));
+    else if (pathname === OPEN_INTEREST_HISTORY_PATH) this.pastOpenInterest(query, list, receivedAt);
     else if (pathname === '/api/v5/public/open-interest') items((item) => this.openInterest(item, receivedAt));
     else if (pathname === '/api/v5/public/liquidation-orders') items((item) => this.liquidations(item, receivedAt));
     else if (pathname === TOP_POSITION_PATH || pathname === ALL_ACCOUNT_PATH) {
@@ -246,17 +252,57 @@ export class OkxFeed extends GuardedFeed implements Feed {
     if (this.due('funding_rate', instrument, time)) this.out.row('funding_rate', row);
   }
 
+  /** A rate at its settlement: the one that was paid, which may be another than the last one that was foretold. */
+  private settledRate(data: WireRecord, receivedAt: number): void {
+    const instrument = this.instrumentOf(data.instId);
+    if (this.unwanted(instrument)) return;
+    const time = timeOf(data.fundingTime, 'fundingTime');
+    this.out.row('funding_rate', {
+      ...this.source(instrument, time, receivedAt),
+      funding_rate: plainDecimal(isAbsent(data.realizedRate) ? data.fundingRate : data.realizedRate),
+      funding_time: time,
+      next_funding_time: null,
+      funding_interval_hours: null,
+      mark_price: null,
+      index_price: null,
+    });
+  }
+
   private openInterest(data: WireRecord, receivedAt: number): void {
     const instrument = this.instrumentOf(data.instId);
     if (this.unwanted(instrument)) return;
-    const time = timeOf(data.ts, 'ts');
-    const row = {
+    const row = this.openInterestRow(instrument, timeOf(data.ts, 'ts'), data, receivedAt);
+    if (this.due('open_interest', instrument, row.timestamp)) this.out.row('open_interest', row);
+  }
+
+  /**
+   * `[ts, oi, oiCcy, oiUsd]`, one in five minutes, under the venue's own time. A period that is not over may still change, and
+   * the table has no column that would tell longer periods apart.
+   */
+  private pastOpenInterest(query: URLSearchParams, list: unknown[], receivedAt: number): void {
+    const instrument = this.instrumentOf(query.get('instId'));
+    const period = query.get('period') || RATIO_PERIOD;
+    if (period !== RATIO_PERIOD) throw new ValueError(`open interest of the period ${JSON.stringify(period)}`);
+    this.each(list, (item) => {
+      const [ts, oi, oiCcy, oiUsd] = array(item, 'data[]');
+      const row = this.openInterestRow(instrument, timeOf(ts, 'ts'), { oi, oiCcy, oiUsd }, receivedAt);
+      if (row.timestamp + STATISTICS_PERIOD_MS <= receivedAt / 1000) this.out.row('open_interest', row);
+      else this.out.event({ kind: 'ignored', reason: 'open interest of a period that is not over' });
+    });
+  }
+
+  private openInterestRow(
+    instrument: Instrument,
+    time: number,
+    { oi, oiCcy, oiUsd }: WireRecord,
+    receivedAt: number,
+  ): OpenInterestRow {
+    return {
       ...this.source(instrument, time, receivedAt),
-      open_interest: notNegative(data.oiCcy, 'oiCcy'),
-      open_interest_value: isAbsent(data.oiUsd) ? null : notNegative(data.oiUsd, 'oiUsd'),
-      contracts: isAbsent(data.oi) ? null : notNegative(data.oi, 'oi'),
+      open_interest: notNegative(oiCcy, 'oiCcy'),
+      open_interest_value: isAbsent(oiUsd) ? null : notNegative(oiUsd, 'oiUsd'),
+      contracts: isAbsent(oi) ? null : notNegative(oi, 'oi'),
     };
-    if (this.due('open_interest', instrument, time)) this.out.row('open_interest', row);
   }
 
   /** One row per detail. The venue gives no ids, tells a sample only, and not in the order of time. */

@@ -21,10 +21,10 @@ const LATE_LIQUIDATION = 4;
 const FUNDING_HISTORY_MS = 91 * 24 * HOUR_MS;
 const HISTORY_LIMIT = { usual: 100, most: 400 };
 
-/** A ratio appears this long after its time; entries back, and entries of one answer. */
-const RATIO_DELAY_MS = 10_000;
-const RATIO_ENTRIES = 1440;
-const RATIO_LIMIT = { usual: 100, most: 100 };
+/** An entry of the trading statistics appears this long after its time; entries back, and entries of one answer. */
+const STATISTICS_DELAY_MS = 10_000;
+const STATISTICS_ENTRIES = 1440;
+const STATISTICS_LIMIT = { usual: 100, most: 100 };
 const EIGHT_HOURS = 8 * HOUR_MS;
 /** Length of a period, and by how much its boundaries lie before those of UTC. */
 const PERIODS: Readonly<Record<string, readonly [length: number, shift: number]>> = {
@@ -153,7 +153,13 @@ export class OkxReadings {
       case '/api/v5/public/open-interest':
         return this.openInterests(query);
     }
-    return kind && this.ofInstrument(query, ([swap]) => this.ratios(swap as Swap, kind, query));
+    if (path === `${RUBIK}open-interest-history`) {
+      return this.ofInstrument(query, ([swap]) => this.statistics(query, (at) => interestEntry(swap as Swap, at)));
+    }
+    if (kind === undefined) return undefined;
+    return this.ofInstrument(query, ([swap]) =>
+      this.statistics(query, (at) => [trimmed((swap as Swap).perpetual.ratio(kind, at).ratio)]),
+    );
   }
 
   private tellDue(topic: Topic, everyMs: number, from: number, row: (at: number) => string): void {
@@ -214,20 +220,22 @@ export class OkxReadings {
     );
   }
 
-  /** Newest first, two texts each: the beginning of the period, and longs by shorts. */
-  private ratios({ perpetual }: Swap, kind: RatioKind, query: URLSearchParams): RestAnswer {
+  /**
+   * Newest first, texts each: the beginning of the period, and what `entry` tells of that time. `begin` and `end` are what they
+   * are newer and older than, as documented.
+   */
+  private statistics(query: URLSearchParams, entry: (at: number) => readonly string[]): RestAnswer {
     const period = PERIODS[query.get('period') || '5m'];
     const [begin, end] = [cursorOf(query, 'begin'), cursorOf(query, 'end')];
     if (period === undefined) return wrongParameter('period');
     if (begin === null) return wrongParameter('begin');
     if (end === null) return wrongParameter('end');
     const [length, shift] = period;
-    const newest = Math.floor((this.now - RATIO_DELAY_MS + shift) / length) * length - shift;
-    const times = Array.from({ length: RATIO_ENTRIES }, (_, place) => newest - place * length).filter(
-      (at) => at >= (begin ?? 0) && at <= (end ?? newest),
-    );
-    const limit = limitOf(query, RATIO_LIMIT.usual, RATIO_LIMIT.most);
-    return okxOk(times.slice(0, limit).map((at) => `["${at}","${trimmed(perpetual.ratio(kind, at).ratio)}"]`));
+    const newest = Math.floor((this.now - STATISTICS_DELAY_MS + shift) / length) * length - shift;
+    const times = Array.from({ length: STATISTICS_ENTRIES }, (_, place) => newest - place * length);
+    const limit = limitOf(query, STATISTICS_LIMIT.usual, STATISTICS_LIMIT.most);
+    const page = pageOf(times, (at) => at, { after: end, before: begin, limit });
+    return okxOk(page.map((at) => JSON.stringify([String(at), ...entry(at)])));
   }
 
   /** Answers for the swap that a request must name; `all` is the word that means every one. */
@@ -276,16 +284,20 @@ function fundingRow({ listed, perpetual }: Swap, now: number): string {
   });
 }
 
-/** Open interest in contracts, in the base and in dollars. */
-function interestRow({ listed, perpetual }: Swap, now: number): string {
+function interestRow(swap: Swap, now: number): string {
   const time = Math.floor(now);
+  const [oi, oiCcy, oiUsd] = interestEntry(swap, time);
+  return (
+    `{"instId":"${swap.listed.instrument}","instType":"SWAP","oi":"${oi}","oiCcy":"${oiCcy}",` +
+    `"oiUsd":"${oiUsd}","ts":"${time}"}`
+  );
+}
+
+/** Open interest in contracts, in the base and in dollars. */
+function interestEntry({ listed, perpetual }: Swap, time: number): [oi: string, oiCcy: string, oiUsd: string] {
   const lots = lotsOf(listed, perpetual.openInterest(time));
   const inBase = plain(lots, listed.baseDecimals);
-  const value = (Number(inBase) * Number(perpetual.mark(time).mark)).toFixed(4);
-  return (
-    `{"instId":"${listed.instrument}","instType":"SWAP","oi":"${sizeText(listed, lots)}","oiCcy":"${inBase}",` +
-    `"oiUsd":"${value}","ts":"${time}"}`
-  );
+  return [sizeText(listed, lots), inBase, (Number(inBase) * Number(perpetual.mark(time).mark)).toFixed(4)];
 }
 
 function detailText(listed: OkxInstrument, { side, limit, quantity, time }: Liquidation): string {

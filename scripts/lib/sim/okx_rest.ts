@@ -14,6 +14,7 @@ const LIMITS: Readonly<Record<string, number>> = {
   '/api/v5/public/funding-rate': 10,
   '/api/v5/public/funding-rate-history': 10,
   '/api/v5/public/open-interest': 20,
+  '/api/v5/rubik/stat/contracts/open-interest-history': 10,
   '/api/v5/rubik/stat/contracts/long-short-position-ratio-contract-top-trader': 5,
   '/api/v5/rubik/stat/contracts/long-short-account-ratio-contract-top-trader': 5,
   '/api/v5/rubik/stat/contracts/long-short-account-ratio-contract': 5,
