@@ -9,6 +9,7 @@ import type { Channel, Connection, ExchangeModule, History, Instrument, Poll } f
 import type { MarketType } from '../lib/rows.ts';
 import { contractOf, EXCHANGE, isIndex, isLeveraged, volatilityIndex } from './deribit_contracts.ts';
 import { call, DeribitFeed } from './deribit_feed.ts';
+import { CANDLE_MS, CANDLES_PER_REQUEST, candlePath, READINGS } from './deribit_series.ts';
 
 const SOCKET_PATH = '/ws/api/v2';
 /** No limit is documented; others were seen to ask for 100 at a time. */
@@ -20,12 +21,8 @@ const HEARTBEAT_SECONDS = 20;
 const INVERSE_COINS = ['BTC', 'ETH'];
 /** Coins with a volatility index. */
 const VOLATILITY_COINS = ['BTC', 'ETH'];
-const MINUTE_MS = 60_000;
 /** A candle of a minute is asked for when it is over; the ones before it too, for what an earlier round missed. */
-const CANDLE_SECONDS = 60;
 const CANDLES_BACK = 10;
-/** At a start, for the time in which nobody asked: nearly what one answer holds. */
-const CANDLES_AT_START = 900;
 const CANDLE_CRON = '5 * * * * *';
 /** The most past trades that one answer has. */
 const HISTORY_PAGE = 1000;
@@ -61,6 +58,7 @@ export const deribitDerivatives: ExchangeModule = {
   ],
   polls: (instruments) => volatilityIndexes(instruments).map(candlePoll),
   tradeHistory: TRADE_HISTORY,
+  readings: READINGS,
   createFeed: (options) => new DeribitFeed(options),
   // A subscription costs 3000 of 30,000 credits, which come back at 10,000 a second.
   messagesPerSecond: 3,
@@ -107,13 +105,13 @@ function volatilityIndexes(instruments: Instrument[]): Instrument[] {
 }
 
 function candlePoll(index: Instrument): Poll {
-  let count = CANDLES_AT_START;
+  // At a start, for the time in which nobody asked: nearly what one answer holds.
+  let count = CANDLES_PER_REQUEST;
   const path = (now: number): string => {
-    const end = Math.floor(now / MINUTE_MS) * MINUTE_MS;
-    const start = end - count * CANDLE_SECONDS * 1000;
+    const end = Math.floor(now / CANDLE_MS) * CANDLE_MS;
+    const start = end - count * CANDLE_MS;
     count = CANDLES_BACK;
-    const span = `start_timestamp=${start}&end_timestamp=${end}&resolution=${CANDLE_SECONDS}`;
-    return `/api/v2/public/get_volatility_index_data?currency=${index.symbol}&${span}`;
+    return candlePath(index.symbol, start, end);
   };
   return { type: 'volatility_index', instrument: index, path, weight: 1, cron: CANDLE_CRON };
 }

@@ -24,6 +24,7 @@ import { quoteLongNumbers } from '../lib/json_numbers.ts';
 import { integerText, type Level, type MarketType, ValueError } from '../lib/rows.ts';
 import { MinuteSampler } from '../lib/sampling.ts';
 import { array, eventTime, positive, record, safeInteger, sortedLevels, type WireRecord } from '../lib/wire.ts';
+import { READINGS } from './hyperliquid_series.ts';
 
 const EXCHANGE = 'hyperliquid';
 /** The venue allows 1000 subscriptions in all, on 10 connections. */
@@ -75,6 +76,7 @@ export const hyperliquid: ExchangeModule = {
     { path: '/info?type=spotMeta', weight: LIST_WEIGHT, optional: true },
     { path: '/info?type=allPerpMetas', weight: LIST_WEIGHT, optional: true },
   ],
+  readings: READINGS,
   createFeed: (options) => new HyperliquidFeed(options),
   // 2000 messages a minute are allowed; one subscription is one message.
   messagesPerSecond: 20,
