@@ -827,15 +827,19 @@ test('single fills come over the business socket, the rest over the public one; 
     assert.ok(okxDerivatives.subscribe(channels, 1).every(({ text }) => text.length < 65_536));
   }
   assert.deepEqual(
-    okxDerivatives.polls!([swaps[0]!, dated]).map((poll) => [poll.type, poll.path]),
+    // 12:03: the period from 11:55 is over, the one from 12:00 is not.
+    okxDerivatives.polls!([swaps[0]!, dated]).map(({ type, path }) => [
+      type,
+      typeof path === 'string' ? path : path(Date.UTC(2026, 10, 23, 12, 3)),
+    ]),
     [
       [
         'lsr_top_position',
-        '/api/v5/rubik/stat/contracts/long-short-position-ratio-contract-top-trader?instId=BTC-USDT-SWAP&period=5m',
+        '/api/v5/rubik/stat/contracts/long-short-position-ratio-contract-top-trader?instId=BTC-USDT-SWAP&period=5m&end=1795434900001',
       ],
       [
         'lsr_all_account',
-        '/api/v5/rubik/stat/contracts/long-short-account-ratio-contract?instId=BTC-USDT-SWAP&period=5m',
+        '/api/v5/rubik/stat/contracts/long-short-account-ratio-contract?instId=BTC-USDT-SWAP&period=5m&end=1795434900001',
       ],
     ],
   );

@@ -11,6 +11,7 @@ import {
   INSTRUMENTS_PATH,
   OkxFeed,
   RATIO_PERIOD,
+  STATISTICS_PERIOD_MS,
   TOP_POSITION_PATH,
 } from './okx_feed.ts';
 import { OKX_READINGS } from './okx_series.ts';
@@ -93,7 +94,9 @@ function ratioPolls(instrument: Instrument): Poll[] {
   const poll = (type: DataType, path: string) => ({
     type,
     instrument,
-    path: path + query,
+    // Whether the newest period's value is final is not documented: only periods that are over on either reading of their time.
+    path: (now: number) =>
+      `${path}${query}&end=${Math.floor(now / STATISTICS_PERIOD_MS) * STATISTICS_PERIOD_MS - STATISTICS_PERIOD_MS + 1}`,
     weight: 1,
     cron: RATIO_CRON,
   });
