@@ -8,6 +8,7 @@ import { after, before, describe, test } from 'node:test';
 import { waitFor } from '../scripts/lib/processes.ts';
 import { EXCHANGES, type Exchange } from '../scripts/lib/rows.ts';
 import { seededRandom } from '../scripts/lib/sim/market.ts';
+import { checkReadings } from './gap_checks.ts';
 import { Pipeline, READY_MS } from './pipeline.ts';
 
 const SEED = Number(process.env.MARKETPRISM_GAPS_SEED ?? 1);
@@ -121,7 +122,7 @@ describe(`losses at every venue, seed ${SEED}`, () => {
       'a gap of each stream of trades',
       READY_MS,
       async () =>
-        Number((await gaps('uniqExact((exchange, symbol))', "data_type = 'trade' AND cause = 'outage'"))[0]![0]) ===
+        Number((await gaps('uniqExact((exchange, symbol))', "data_type = 'trade' AND cause IN ('outage', 'downtime')"))[0]![0]) ===
         expected,
     );
     // Wherever it stands then, nothing of it is lost or doubled by this.
@@ -195,6 +196,12 @@ describe(`losses at every venue, seed ${SEED}`, () => {
       assert.equal(BigInt(count!), BigInt(last!) - BigInt(first!) + 1n, `${what}: every id`);
       assert.deepEqual([first, last], [String(sent[0]), String(sent.at(-1))], what);
     }
+  });
+
+  test('each hole in the readings is a gap, too, and there is no other', async (context) => {
+    const counts = await checkReadings(pipeline, EXCHANGES);
+    const told = [...counts].filter(([, count]) => count > 0);
+    context.diagnostic(told.map(([name, count]) => `${name} ${count}`).join(', '));
   });
 
   test('each break in the chain of a book’s diffs is a gap that cannot be filled, and there is no other', async () => {
