@@ -173,6 +173,187 @@ test('error answers under HTTP 200 and unsound values give no row', () => {
   for (const type of ['lsr_top_position', 'open_interest', 'liquidation'] as const) assert.equal(of(type).length, 0);
 });
 
+const SETTLED_PATH = '/fapi/v1/fundingRate?symbol=BTCUSDT&limit=1000';
+const SETTLED = {
+  symbol: 'BTCUSDT',
+  fundingRate: '-0.00001234',
+  fundingTime: 1790755200003,
+  markPrice: '83259.61836957',
+  rateType: 'Regular',
+};
+
+test('a settled rate is a funding row at the time of its settlement, to the ms; an old one has no mark price', () => {
+  const { rest, of, events } = harness();
+  rest('/fapi/v1/fundingInfo', [{ symbol: 'ETHUSDT', fundingIntervalHours: 4 }]);
+  const old = { ...SETTLED, symbol: 'ETHUSDT', fundingTime: 1590755200000, markPrice: '' };
+  assert.equal(rest(SETTLED_PATH, [old, SETTLED]), true);
+  const [ether, bitcoin] = of('funding_rate');
+  assert.deepEqual(bitcoin, {
+    exchange: 'binance_derivatives',
+    market_type: 'perpetual',
+    symbol: 'BTC-USDT',
+    instrument: 'BTCUSDT',
+    timestamp: 1790755200003,
+    received_at: NOW,
+    data_source: 'live',
+    funding_rate: '-0.00001234',
+    funding_time: 1790755200003,
+    next_funding_time: null,
+    funding_interval_hours: '8',
+    mark_price: '83259.61836957',
+    index_price: null,
+  });
+  assert.deepEqual([ether!.mark_price, ether!.funding_interval_hours], [null, '4']);
+  assert.deepEqual(events, []);
+});
+
+const PAST_INTEREST_PATH = '/futures/data/openInterestHist?symbol=BTCUSDT&period=5m&limit=500';
+const PAST_INTEREST = {
+  symbol: 'BTCUSDT',
+  sumOpenInterest: '20403.63700000',
+  sumOpenInterestValue: '150570784.07809979',
+  CMCCirculatingSupply: '165880.538',
+  timestamp: '1583127900000',
+};
+
+test('past open interest has a value, and its time as a text or as a number', () => {
+  const { rest, of, events } = harness(['BTC-USDT']);
+  assert.equal(rest(PAST_INTEREST_PATH, [PAST_INTEREST, { ...PAST_INTEREST, timestamp: 1583128200000 }]), true);
+  const [first, second, ...more] = of('open_interest');
+  assert.deepEqual(first, {
+    exchange: 'binance_derivatives',
+    market_type: 'perpetual',
+    symbol: 'BTC-USDT',
+    instrument: 'BTCUSDT',
+    timestamp: 1583127900000,
+    received_at: NOW,
+    data_source: 'live',
+    open_interest: '20403.63700000',
+    open_interest_value: '150570784.07809979',
+    contracts: null,
+  });
+  assert.deepEqual([second!.timestamp, more.length, events.length], [1583128200000, 0, 0]);
+});
+
+test('what is past is not sampled, and leaves alone what of the present is', () => {
+  const { rest, frame, of } = harness();
+  const now = { openInterest: '1', symbol: 'BTCUSDT', time: 1583127901000 };
+  frame({ ...MARK, E: 1790755199000 });
+  rest('/fapi/v1/openInterest?symbol=BTCUSDT', now);
+  // Of minutes that were told, of the same one twice, of older ones, and of one to come.
+  const times = [1790755199500, 1790755199501, 1790700000000, 1790755260000];
+  rest(
+    SETTLED_PATH,
+    times.map((fundingTime) => ({ ...SETTLED, fundingTime })),
+  );
+  const interests = ['1583127902000', '1583127903000', '1583100000000', '1583127960000'];
+  rest(
+    PAST_INTEREST_PATH,
+    interests.map((timestamp) => ({ ...PAST_INTEREST, timestamp })),
+  );
+  frame({ ...MARK, E: 1790755260500 });
+  rest('/fapi/v1/openInterest?symbol=BTCUSDT', { ...now, time: 1583127960500 });
+  assert.deepEqual(
+    of('funding_rate').map((row) => row.timestamp),
+    [1790755199000, ...times, 1790755260500],
+  );
+  assert.deepEqual(
+    of('open_interest').map((row) => row.timestamp),
+    [now.time, ...interests.map(Number), 1583127960500],
+  );
+});
+
+test('an unsound row of the past is rejected, and costs the others nothing; no list is no answer; an empty one is', () => {
+  const ratio = {
+    symbol: 'BTCUSDT',
+    longAccount: '0.6',
+    shortAccount: '0.4',
+    longShortRatio: '1.5',
+    timestamp: 1583127900000,
+  };
+  const top = '/futures/data/topLongShortPositionRatio?symbol=BTCUSDT&period=5m';
+  const cases = [
+    ['funding_rate', SETTLED_PATH, SETTLED, { fundingRate: '' }],
+    ['funding_rate', SETTLED_PATH, SETTLED, { fundingTime: 0 }],
+    ['funding_rate', SETTLED_PATH, SETTLED, { fundingTime: undefined }],
+    ['funding_rate', SETTLED_PATH, SETTLED, { markPrice: 'none' }],
+    ['funding_rate', SETTLED_PATH, SETTLED, { symbol: '' }],
+    ['open_interest', PAST_INTEREST_PATH, PAST_INTEREST, { sumOpenInterest: '' }],
+    ['open_interest', PAST_INTEREST_PATH, PAST_INTEREST, { sumOpenInterest: undefined }],
+    ['open_interest', PAST_INTEREST_PATH, PAST_INTEREST, { sumOpenInterestValue: 'x' }],
+    ['open_interest', PAST_INTEREST_PATH, PAST_INTEREST, { timestamp: '' }],
+    ['open_interest', PAST_INTEREST_PATH, PAST_INTEREST, { symbol: 7 }],
+    ['lsr_top_position', top, ratio, { shortAccount: '0.5' }],
+    ['lsr_top_position', top, ratio, { timestamp: 'yesterday' }],
+  ] as const;
+  for (const [type, path, row, change] of cases) {
+    const { rest, of, kinds } = harness();
+    assert.equal(rest(path, [row, { ...row, ...change }, row]), true);
+    assert.deepEqual([of(type).length, kinds()], [2, ['rejected']], `${type} ${JSON.stringify(change)}`);
+  }
+  for (const path of [SETTLED_PATH, PAST_INTEREST_PATH, top]) {
+    const { rest, rows, events, kinds } = harness();
+    assert.equal(rest(path, []), true);
+    assert.deepEqual([rows, events], [[], []]);
+    for (const body of [
+      { status: 'ERROR', type: 'GENERAL', code: '99099990', errorData: 'illegal params.', data: null },
+      { code: -1130, msg: "parameter 'startTime' is invalid." },
+      { rows: [] },
+      null,
+      'ok',
+    ])
+      assert.equal(rest(path, body), false, JSON.stringify(body));
+    assert.deepEqual([rows.length, new Set(kinds()).size, kinds().length], [0, 1, 5]);
+  }
+});
+
+test('how readings follow each other, and what is asked for of their past', () => {
+  const bitcoin = binanceDerivatives.instrument('BTC-USDT', 'perpetual');
+  assert.equal(binanceSpot.readings, undefined);
+  const told = binanceDerivatives.readings!.map(({ history, ...series }) => ({ ...series, keeps: history!.keeps }));
+  const perpetual = { marketTypes: ['perpetual'] };
+  const ratio = { stepMs: 300_000, quietSteps: 0, of: { name: 'period', value: '5m' }, ...perpetual, keeps: undefined };
+  assert.deepEqual(told, [
+    {
+      type: 'funding_rate',
+      stepMs: 60_000,
+      quietSteps: 0,
+      ...perpetual,
+      tellsOf: ['liquidation'],
+      keeps: 'only the rates that were settled',
+    },
+    { type: 'open_interest', stepMs: 60_000, quietSteps: 1, keeps: 'only one reading in five minutes' },
+    { type: 'lsr_top_position', ...ratio },
+    { type: 'lsr_all_account', ...ratio },
+  ]);
+  const from = 1_790_000_000_000;
+  const end = { short: from + 1, long: from + 86_400_000_000 };
+  // Of a long range, as much as cannot have more rows than a page, both its ends included.
+  const pages = [
+    ['/fapi/v1/fundingRate?symbol=BTCUSDT&limit=1000', from + 1000 * 3_600_000 - 1],
+    ['/futures/data/openInterestHist?symbol=BTCUSDT&period=5m&limit=500', from + 500 * 300_000 - 1],
+    ['/futures/data/topLongShortPositionRatio?symbol=BTCUSDT&period=5m&limit=500', from + 500 * 300_000 - 1],
+    ['/futures/data/globalLongShortAccountRatio?symbol=BTCUSDT&period=5m&limit=500', from + 500 * 300_000 - 1],
+  ] as const;
+  for (const [index, [path, last]] of pages.entries()) {
+    const { idMember, order, page } = binanceDerivatives.readings![index]!.history!;
+    assert.deepEqual([idMember, order], ['timestamp', 'ascending']);
+    for (const [to, endTime] of [
+      [end.short, end.short],
+      [end.long, last],
+    ] as const) {
+      const expected = { path: `${path}&startTime=${from}&endTime=${endTime}`, weight: 1 };
+      assert.deepEqual(page(bitcoin, { from, to }), expected);
+    }
+  }
+  const odd = { ...bitcoin, instrument: '币安人生USDT' };
+  for (const { history } of binanceDerivatives.readings!) {
+    const { path } = history!.page(odd, { from, to: end.short });
+    assert.equal(new URL(path, 'http://host').searchParams.get('symbol'), odd.instrument);
+    assert.match(path, /^[\x21-\x7e]+$/);
+  }
+});
+
 test('readings of spot do not exist', () => {
   assert.equal(binanceSpot.polls, undefined);
   const polls = binanceDerivatives.polls!([binanceDerivatives.instrument('BTC-USDT', 'perpetual')]);
@@ -207,6 +388,24 @@ test('the documents’ own examples of each type become rows', { skip: missing(D
   assert.equal(of('liquidation')[0]!.price, '9910.12345678');
   assert.equal(of('open_interest').length, 1);
   assert.deepEqual([of('lsr_top_position').length, of('lsr_all_account').length], [2, 2]);
+  rest(SETTLED_PATH, documented('http/http_futures_market_funding_rate.json'));
+  rest(PAST_INTEREST_PATH, documented('http/http_futures_market_open_interest_historical.json'));
+  assert.deepEqual(events, []);
+  assert.deepEqual(
+    of('funding_rate')
+      .slice(2)
+      .map((row) => [row.timestamp, row.funding_rate]),
+    [
+      [1570608000000, '-0.03750000'],
+      [1570636800000, '0.00010000'],
+    ],
+  );
+  assert.deepEqual(
+    of('open_interest')
+      .slice(1)
+      .map((row) => row.open_interest_value),
+    ['150570784.07809979', '149940752.14464448'],
+  );
 });
 
 const ROLLOVER = join(SHARED, 'recent-2026', 'binance-usdm-mark-price-rollover.jsonl');

@@ -2,12 +2,15 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Simulator } from '../scripts/exchange_sim.ts';
+import { binanceDerivatives } from '../scripts/exchanges/binance.ts';
+import type { ReadingType } from '../scripts/lib/exchange.ts';
 import { gridOf, listed } from '../scripts/lib/sim/binance.ts';
 import { fundingHoursOf, PerpetualDesk } from '../scripts/lib/sim/binance_perpetual.ts';
 import { Ledger } from '../scripts/lib/sim/ledger.ts';
 import { fairPrice, seededRandom } from '../scripts/lib/sim/market.ts';
 import { type Liquidation, Perpetual } from '../scripts/lib/sim/perpetual.ts';
 import { Wire } from '../scripts/lib/sim/venue.ts';
+import { feedHarness } from './feed_harness.ts';
 import { Client, type Data, get, type Order, sent, start, until } from './sim_client.ts';
 
 const MARKET = '/market/stream?streams=';
@@ -30,6 +33,20 @@ function perpetual(seed: number, { symbol = 'BTC-USDT', liquidationsPerMinute = 
     fundingHours,
     liquidationsPerMinute,
   });
+}
+
+/** The desk on a clock that the test moves, and what it answers. */
+function deskAt(clock: () => number, symbols = ['BTC-USDT']) {
+  const pairs = symbols.map((symbol) => ({
+    listed: listed(symbol, gridOf('usdm', symbol, 1).grid),
+    perpetual: perpetual(1, { symbol }),
+  }));
+  const desk = new PerpetualDesk('binance_derivatives', pairs, new Wire(new Ledger(clock()), clock));
+  const request = (url: string) => {
+    const [path = '', query] = url.split('?');
+    return desk.rest({ method: 'GET', path, query: new URLSearchParams(query), body: '' });
+  };
+  return { desk, request, ask: (url: string) => JSON.parse(request(url)?.answer().body ?? '') };
 }
 
 /** Key of a liquidation as the ledger tells it. */
@@ -304,43 +321,28 @@ describe('readings over REST', () => {
     assert.equal(sim.ledger().long_short_ratios, 6);
   });
 
-  /** The desk on a clock that the test moves. */
-  function deskAt(clock: () => number): PerpetualDesk {
-    const { grid } = gridOf('usdm', 'BTC-USDT', 1);
-    const pair = { listed: listed('BTC-USDT', grid), perpetual: perpetual(1) };
-    return new PerpetualDesk('binance_derivatives', [pair], new Wire(new Ledger(clock()), clock));
-  }
-
   it('a ratio row appears ten seconds after its timestamp', () => {
     let now = SETTLEMENT + 9_999;
-    const desk = deskAt(() => now);
-    const newest = (): number => {
-      const query = new URLSearchParams('symbol=BTCUSDT&period=5m&limit=1');
-      const answer = desk
-        .rest({ method: 'GET', path: '/futures/data/topLongShortAccountRatio', query, body: '' })
-        ?.answer();
-      return Number((JSON.parse(answer?.body ?? '') as Row[])[0]?.timestamp);
-    };
+    const { desk, ask } = deskAt(() => now);
+    const newest = (): number =>
+      ask('/futures/data/topLongShortAccountRatio?symbol=BTCUSDT&period=5m&limit=1')[0].timestamp;
     assert.equal(newest(), SETTLEMENT - PERIOD_MS);
     now += 1;
     desk.advance(now);
     assert.equal(newest(), SETTLEMENT);
   });
 
-  it('requests weigh what the venue says; fundingInfo and the ratios have limits of their own', () => {
-    const desk = deskAt(() => SETTLEMENT);
-    const request = (url: string) => {
-      const [path = '', query] = url.split('?');
-      return desk.rest({ method: 'GET', path, query: new URLSearchParams(query), body: '' });
-    };
+  it('requests weigh what the venue says; funding and the data endpoints have limits of their own', () => {
     const ratio = '/futures/data/topLongShortAccountRatio?symbol=BTCUSDT&period=5m';
     for (const [url, weight, ownLimit] of [
       ['/fapi/v1/openInterest?symbol=BTCUSDT', 1, null],
       ['/fapi/v1/premiumIndex?symbol=BTCUSDT', 1, null],
       ['/fapi/v1/premiumIndex', 10, null],
       ['/fapi/v1/fundingInfo', 0, 500],
+      ['/futures/data/openInterestHist?symbol=BTCUSDT&period=5m', 0, 1000],
       [ratio, 0, 1000],
     ] as const) {
+      const { request } = deskAt(() => SETTLEMENT);
       assert.equal(request(url)?.weight, weight, url);
       let allowed = 0;
       while (allowed < 2000 && (request(url)?.overLimit?.(SETTLEMENT) ?? null) === null) allowed++;
@@ -349,7 +351,11 @@ describe('readings over REST', () => {
       assert.equal(request(url)?.overLimit?.(SETTLEMENT + 1000), 299, 'seconds to wait');
       assert.equal(request(url)?.overLimit?.(SETTLEMENT + PERIOD_MS), null, 'the next five minutes are new');
     }
-    assert.equal(request('/futures/data/openInterestHist?symbol=BTCUSDT&period=5m'), undefined);
+    const { request } = deskAt(() => SETTLEMENT);
+    assert.equal(request('/futures/data/takerlongshortRatio?symbol=BTCUSDT&period=5m'), undefined);
+    for (let count = 0; count < 500; count++) request('/fapi/v1/fundingInfo')?.overLimit?.(SETTLEMENT);
+    const shared = request('/fapi/v1/fundingRate?symbol=BTCUSDT');
+    assert.deepEqual([shared?.weight, shared?.overLimit?.(SETTLEMENT)], [0, 300], 'one limit for both');
   });
 
   it('a client over the limit of the ratios gets 429, and may still ask for the rest', async () => {
@@ -362,5 +368,187 @@ describe('readings over REST', () => {
     assert.equal(last.status, 429);
     assert.ok(asked >= 1000 && Number(last.headers.get('retry-after')) >= 1);
     assert.equal((await get(sim, 'binance_derivatives', '/fapi/v1/ping')).status, 200);
+  });
+});
+
+describe('the past of readings', () => {
+  const DAY_MS = 24 * HOUR_MS;
+  const NOW = SETTLEMENT + 5 * 60_000;
+  const SETTLED = '/fapi/v1/fundingRate?symbol=BTCUSDT';
+  const INTEREST = '/futures/data/openInterestHist?symbol=BTCUSDT&period=5m';
+  const DATA = [
+    INTEREST,
+    '/futures/data/topLongShortPositionRatio?symbol=BTCUSDT&period=5m',
+    '/futures/data/globalLongShortAccountRatio?symbol=BTCUSDT&period=5m',
+  ];
+  const hourOf = ({ fundingTime }: Row): number => Math.floor(Number(fundingTime) / HOUR_MS) * HOUR_MS;
+
+  it('a settled rate is the last one that was told for its hour, a quarter of a year back, some ms late', () => {
+    const { ask } = deskAt(() => NOW);
+    const live = perpetual(1);
+    const rows = ask(`${SETTLED}&limit=1000&startTime=0`) as Row[];
+    assert.equal(rows.length, 91 * 3);
+    for (const [index, row] of rows.entries()) {
+      assert.deepEqual(Object.keys(row), ['symbol', 'fundingRate', 'fundingTime', 'markPrice', 'rateType']);
+      assert.equal(hourOf(row), SETTLEMENT - (rows.length - 1 - index) * 8 * HOUR_MS);
+      const told = live.mark(hourOf(row));
+      assert.deepEqual([row.fundingRate, row.markPrice, hourOf(row)], [told.rate, told.mark, told.nextFunding]);
+    }
+    const late = rows.map((row) => Number(row.fundingTime) - hourOf(row));
+    assert.deepEqual([Math.min(...late), Math.max(...late) > 0, Math.max(...late) <= 15], [0, true, true]);
+    assert.deepEqual(deskAt(() => NOW + DAY_MS).ask(`${SETTLED}&limit=1000&startTime=0&endTime=${NOW}`), rows.slice(3));
+  });
+
+  it('settled rates: the first ones from startTime on, else the newest; of all symbols in the order of time', () => {
+    const { ask } = deskAt(() => NOW, ['BTC-USDT', 'NEW-USDT']);
+    const all = ask(`${SETTLED}&limit=1000`) as Row[];
+    assert.deepEqual(ask(SETTLED), all.slice(-100));
+    assert.deepEqual(ask(`${SETTLED}&limit=2`), all.slice(-2));
+    const [first, last] = [all[10]!.fundingTime, all[14]!.fundingTime];
+    assert.deepEqual(ask(`${SETTLED}&startTime=${first}&endTime=${last}`), all.slice(10, 15), 'both ends included');
+    assert.deepEqual(ask(`${SETTLED}&startTime=${first}&endTime=${last}&limit=3`), all.slice(10, 13));
+    assert.deepEqual(ask(`${SETTLED}&endTime=${last}&limit=2`), all.slice(13, 15));
+    assert.deepEqual(ask(`${SETTLED}&startTime=${Number(first) + 1}&endTime=${Number(first) + 2}`), []);
+    const mixed = ask('/fapi/v1/fundingRate?limit=3') as Row[];
+    assert.deepEqual(mixed.map(({ symbol }) => symbol).sort(), ['BTCUSDT', 'NEWUSDT', 'NEWUSDT']);
+    assert.deepEqual(mixed.map(hourOf), [SETTLEMENT - 4 * HOUR_MS, SETTLEMENT, SETTLEMENT]);
+  });
+
+  it('a settlement is told with the second after it, as the next funding time moves on', () => {
+    let now = SETTLEMENT + 900;
+    const { desk, ask } = deskAt(() => now);
+    const newest = (): number => hourOf(ask(`${SETTLED}&limit=1`)[0]);
+    assert.equal(newest(), SETTLEMENT - 8 * HOUR_MS);
+    now = SETTLEMENT + 1015;
+    desk.advance(now);
+    assert.equal(newest(), SETTLEMENT);
+  });
+
+  it('open interest is what was told live at that time, with eight decimals, and its worth at the mark price', () => {
+    const { ask } = deskAt(() => NOW);
+    const live = perpetual(1);
+    const rows = ask(`${INTEREST}&limit=500`) as Row[];
+    assert.equal(rows.length, 500);
+    for (const [index, row] of rows.entries()) {
+      const at = Number(row.timestamp);
+      assert.equal(
+        Object.keys(row).join(),
+        'symbol,sumOpenInterest,sumOpenInterestValue,CMCCirculatingSupply,timestamp',
+      );
+      assert.deepEqual([typeof row.timestamp, at], ['number', SETTLEMENT - (499 - index) * PERIOD_MS]);
+      assert.equal(row.sumOpenInterest, `${live.openInterest(at)}00000`);
+      const worth = Number(live.openInterest(at)) * Number(live.mark(at).mark);
+      assert.ok(Math.abs(Number(row.sumOpenInterestValue) / worth - 1) < 1e-12, String(row.sumOpenInterestValue));
+      assert.match(String(row.sumOpenInterestValue), /^\d+\.\d{8}$/);
+    }
+    // The poll at that very moment.
+    const { openInterest } = deskAt(() => SETTLEMENT).ask('/fapi/v1/openInterest?symbol=BTCUSDT');
+    assert.equal(Number(rows.at(-1)!.sumOpenInterest), Number(openInterest));
+  });
+
+  it('data rows lie between startTime and endTime, both included; a range too long for the limit gives its newest', () => {
+    const { ask } = deskAt(() => NOW);
+    for (const path of DATA) {
+      const times = (query: string): number[] => (ask(path + query) as Row[]).map(({ timestamp }) => Number(timestamp));
+      const at = (steps: number): number => SETTLEMENT - steps * PERIOD_MS;
+      assert.deepEqual(times(`&startTime=${at(3)}&endTime=${at(1)}`), [at(3), at(2), at(1)]);
+      assert.deepEqual(times(`&startTime=${at(3) + 1}&endTime=${at(1) - 1}`), [at(2)]);
+      assert.deepEqual(times(`&startTime=${at(3) + 1}&endTime=${at(3) + 2}`), []);
+      assert.deepEqual(times(`&startTime=${at(9)}&endTime=${at(1)}&limit=2`), [at(2), at(1)]);
+      assert.deepEqual(times(`&startTime=${at(2)}`), [at(2), at(1), at(0)]);
+      assert.deepEqual(times(`&endTime=${at(7)}&limit=2`), [at(8), at(7)]);
+      assert.deepEqual(times(`&endTime=${NOW - 31 * DAY_MS}`), []);
+      assert.deepEqual(times(`&startTime=${NOW - 30 * DAY_MS}&endTime=${NOW - 30 * DAY_MS + PERIOD_MS - 1}`), [
+        NOW - 30 * DAY_MS,
+      ]);
+      const [earlier, later] = [at(3), at(3) + HOUR_MS].map((now) =>
+        deskAt(() => now + PERIOD_MS).ask(`${path}&endTime=${at(3)}`),
+      );
+      assert.deepEqual(later, earlier, 'the same whenever it is asked');
+    }
+  });
+
+  it('what is wrong with a request is said as the venue does', async () => {
+    const sim = await start({ exchanges: ['binance_derivatives'] });
+    const refusal = async (path: string): Promise<unknown[]> => {
+      const { status, body } = await get(sim, 'binance_derivatives', path);
+      const { code, msg } = JSON.parse(body) as Row;
+      return msg === undefined ? [status, code] : [status, code, msg];
+    };
+    const old = Date.now() - 30 * DAY_MS - HOUR_MS;
+    for (const path of DATA) {
+      const tooOld = [400, -1130, "parameter 'startTime' is invalid."];
+      assert.deepEqual(await refusal(`${path}&startTime=${old}`), tooOld);
+      assert.deepEqual(await refusal(`${path}&startTime=${old}&endTime=${Date.now()}`), tooOld);
+      assert.deepEqual(await refusal(`${path}&startTime=${old + DAY_MS}&endTime=${old}`), [
+        400,
+        -1023,
+        'Start time is greater than end time.',
+      ]);
+      for (const query of ['&startTime=now', '&endTime=-1', '&limit=0', '&limit=1.5']) {
+        assert.deepEqual(await refusal(path + query), [200, '99099990'], query);
+      }
+      const { status, body } = await get(sim, 'binance_derivatives', path.replace('BTCUSDT', 'NOPE'));
+      assert.deepEqual([status, body], [200, '[]']);
+    }
+    const malformed = (name: string) => `Mandatory parameter '${name}' was not sent, was empty/null, or malformed.`;
+    for (const name of ['startTime', 'endTime', 'limit']) {
+      assert.deepEqual(await refusal(`${SETTLED}&${name}=x`), [400, -1102, malformed(name)]);
+    }
+    assert.equal((await refusal(`${SETTLED}&limit=0`))[1], -1130);
+    assert.equal((await refusal(`${SETTLED}&startTime=2&endTime=1`))[1], -1023);
+    assert.equal((await refusal('/fapi/v1/fundingRate?symbol=NOPE'))[1], -1121);
+  });
+
+  it('each series of the module is had page by page: every reading of the range once, and none beside it', () => {
+    const { ask } = deskAt(() => NOW);
+    const live = perpetual(1);
+    const instrument = binanceDerivatives.instrument('BTC-USDT', 'perpetual');
+    const steps = (from: number, to: number, every: number): number[] =>
+      Array.from(
+        { length: Math.floor(to / every) - Math.ceil(from / every) + 1 },
+        (_, place) => (Math.ceil(from / every) + place) * every,
+      );
+    /** What a row says, and what was told live at that time. */
+    const values: Partial<Record<ReadingType, [row: (row: Row) => unknown, live: (at: number) => unknown]>> = {
+      funding_rate: [(row) => row.funding_rate, (at) => live.mark(at).rate],
+      open_interest: [(row) => Number(row.open_interest), (at) => Number(live.openInterest(at))],
+      lsr_top_position: [(row) => row.long_position_ratio, (at) => live.ratio('topLongShortPositionRatio', at).long],
+      lsr_all_account: [(row) => row.long_account_ratio, (at) => live.ratio('globalLongShortAccountRatio', at).long],
+    };
+    for (const { type, of: own, history } of binanceDerivatives.readings!) {
+      const isFunding = type === 'funding_rate';
+      const [valueIn, liveAt] = values[type]!;
+      // On a boundary and beside it; longer than a page and within one; of a moment that has none.
+      for (const [back, long, pages] of [
+        [isFunding ? 90 * DAY_MS : 29 * DAY_MS, isFunding ? 90 * DAY_MS : 10 * DAY_MS, isFunding ? 3 : 6],
+        [3 * DAY_MS + 1, DAY_MS, 1],
+        [DAY_MS - 1000, 2000, 1],
+      ] as const) {
+        const range = { from: SETTLEMENT - back, to: SETTLEMENT - back + long };
+        const { rest, of, events } = feedHarness(binanceDerivatives, NOW * 1000, { instruments: [instrument] });
+        let asked = 0;
+        for (let { from } = range; from <= range.to && asked < 20; asked++) {
+          const before = of(type).length;
+          const { path } = history!.page(instrument, { from, to: range.to });
+          assert.equal(rest(path, ask(path)), true);
+          const last = of(type).at(-1);
+          if (last === undefined || of(type).length === before) break;
+          from = last.timestamp + 1;
+        }
+        const rows = of(type) as unknown as (Row & { timestamp: number })[];
+        const expected = isFunding ? steps(range.from, range.to, 8 * HOUR_MS) : steps(range.from, range.to, PERIOD_MS);
+        // A settlement's own time is some ms late, and so may lie beyond the range.
+        const times = rows.map(({ timestamp }) => (isFunding ? Math.floor(timestamp / HOUR_MS) * HOUR_MS : timestamp));
+        assert.deepEqual(times, isFunding && rows.length < expected.length ? expected.slice(0, -1) : expected, type);
+        assert.ok(asked <= pages, `${type} in ${asked} pages`);
+        assert.deepEqual(events, []);
+        for (const [index, row] of rows.entries()) {
+          assert.ok(row.timestamp >= range.from && row.timestamp <= range.to, `${type} at ${row.timestamp}`);
+          assert.equal(valueIn(row), liveAt(times[index]!), `${type} at ${times[index]}`);
+          if (own) assert.equal(row[own.name], own.value);
+        }
+      }
+    }
   });
 });

@@ -31,6 +31,7 @@ import {
 } from '../lib/wire.ts';
 import { type BinanceHistory, SPOT_HISTORY, USDM_HISTORY } from './binance_history.ts';
 import { READING_LISTS, Readings, readingPolls } from './binance_readings.ts';
+import { BINANCE_SERIES } from './binance_series.ts';
 import { scanDiff, scanTrade } from './binance_text.ts';
 
 /** Levels a side that a snapshot asks for: the deepest that costs 50 (spot) or 20 (USDⓈ-M) of the minute's weight. */
@@ -183,6 +184,7 @@ export const binanceDerivatives: ExchangeModule = {
   subscribe,
   listSubscriptions,
   tradeHistory: USDM_HISTORY,
+  readings: BINANCE_SERIES,
   createFeed: (options) => new BinanceFeed(USDM, options),
   messagesPerSecond: 10,
   connectsPerSecond: 1,
@@ -267,6 +269,7 @@ class BinanceFeed extends GuardedFeed implements Feed {
           source: (id, time, receivedAt) => this.readingSource(id, time, receivedAt),
           sampler: new MinuteSampler(),
           out: () => this.out,
+          each: (items, work) => this.each(items, work),
         })
       : null;
   }

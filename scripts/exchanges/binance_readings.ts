@@ -22,9 +22,11 @@ const RATIO_ROWS = 6;
 /** How far the two shares of a ratio may miss 1 by the venue's own rounding to four digits. */
 const SHARE_ROUNDING = 0.001;
 
-const TOP_POSITION = '/futures/data/topLongShortPositionRatio';
-const ALL_ACCOUNT = '/futures/data/globalLongShortAccountRatio';
+export const TOP_POSITION = '/futures/data/topLongShortPositionRatio';
+export const ALL_ACCOUNT = '/futures/data/globalLongShortAccountRatio';
 const OPEN_INTEREST = '/fapi/v1/openInterest';
+export const PAST_OPEN_INTEREST = '/futures/data/openInterestHist';
+export const SETTLED_RATES = '/fapi/v1/fundingRate';
 const PREMIUM_INDEX = '/fapi/v1/premiumIndex';
 const FUNDING_INFO = '/fapi/v1/fundingInfo';
 
@@ -37,6 +39,8 @@ export interface ReadingContext {
   source(id: string, time: number, receivedAt: number): RowSource | null;
   sampler: MinuteSampler;
   out(): FeedOutput;
+  /** Runs `work` on each item of an answer; one that is not sound is told, and does not cost the others. */
+  each(items: unknown[], work: (item: unknown) => void): void;
 }
 
 /** Polls of all USDⓈ-M readings that have no stream. */
@@ -103,6 +107,8 @@ export class Readings {
     else if (path === PREMIUM_INDEX)
       for (const each of listOf(body)) this.premiumIndex(record(each, 'premiumIndex'), receivedAt);
     else if (path === FUNDING_INFO) this.fundingInfo(array(body, 'fundingInfo'));
+    else if (path === SETTLED_RATES) this.settledRates(array(body, 'answer'), receivedAt);
+    else if (path === PAST_OPEN_INTEREST) this.pastOpenInterest(array(body, 'answer'), receivedAt);
     else if (path === TOP_POSITION) this.ratios('lsr_top_position', body, query, receivedAt);
     else if (path === ALL_ACCOUNT) this.ratios('lsr_all_account', body, query, receivedAt);
     else return false;
@@ -140,11 +146,34 @@ export class Readings {
       funding_rate: plainDecimal(rate),
       funding_time: null,
       next_funding_time: next === 0 ? null : eventTime(next, 'T'),
-      funding_interval_hours:
-        this.fundingHours === null ? null : (this.fundingHours.get(source.instrument) ?? USUAL_FUNDING_HOURS),
+      funding_interval_hours: this.hoursOf(source.instrument),
       mark_price: optional(mark),
       index_price: optional(index),
     });
+  }
+
+  /** Rates that were paid. There is one in some hours, so that nothing is to be sampled. `fundingTime` may be some ms after the hour. */
+  private settledRates(rows: unknown[], receivedAt: number): void {
+    this.context.each(rows, (each) => {
+      const { symbol, fundingRate, fundingTime, markPrice } = record(each, 'answer[]');
+      const time = eventTime(fundingTime, 'fundingTime');
+      const source = this.source(symbol, time, receivedAt);
+      if (source === null) return;
+      this.context.out().row('funding_rate', {
+        ...source,
+        funding_rate: plainDecimal(fundingRate),
+        funding_time: time,
+        next_funding_time: null,
+        funding_interval_hours: this.hoursOf(source.instrument),
+        mark_price: optional(markPrice),
+        index_price: null,
+      });
+    });
+  }
+
+  /** Null before the list was read: then nobody knows. */
+  private hoursOf(instrument: string): string | null {
+    return this.fundingHours === null ? null : (this.fundingHours.get(instrument) ?? USUAL_FUNDING_HOURS);
   }
 
   private fundingInfo(list: unknown[]): void {
@@ -167,6 +196,21 @@ export class Readings {
     });
   }
 
+  /** One reading in each period, at its very beginning: none of them is one too many. */
+  private pastOpenInterest(rows: unknown[], receivedAt: number): void {
+    this.context.each(rows, (each) => {
+      const { symbol, sumOpenInterest, sumOpenInterestValue, timestamp } = record(each, 'answer[]');
+      const source = this.source(symbol, periodTime(timestamp), receivedAt);
+      if (source === null) return;
+      this.context.out().row('open_interest', {
+        ...source,
+        open_interest: plainDecimal(sumOpenInterest),
+        open_interest_value: optional(sumOpenInterestValue),
+        contracts: null,
+      });
+    });
+  }
+
   /** `longAccount` and `shortAccount` carry these names for positions, too. The shares are made to add to exactly 1. */
   private ratios(
     type: 'lsr_top_position' | 'lsr_all_account',
@@ -176,12 +220,10 @@ export class Readings {
   ): void {
     const period = query.get('period');
     if (!period) throw new ValueError('a ratio answer without period= in its path');
-    for (const each of array(body, 'answer')) {
+    this.context.each(array(body, 'answer'), (each) => {
       const { symbol, longShortRatio, longAccount, shortAccount, timestamp } = record(each, 'answer[]');
-      // A number in live answers, a string in the documents.
-      const time = eventTime(typeof timestamp === 'string' ? Number(timestamp || Number.NaN) : timestamp, 'timestamp');
-      const source = this.source(symbol, time, receivedAt);
-      if (source === null) continue;
+      const source = this.source(symbol, periodTime(timestamp), receivedAt);
+      if (source === null) return;
       const long = plainDecimal(longAccount);
       if (Math.abs(Number(long) + Number(plainDecimal(shortAccount)) - 1) > SHARE_ROUNDING) {
         throw new ValueError(`shares ${long} and ${String(shortAccount)} do not add to 1`);
@@ -191,7 +233,7 @@ export class Readings {
       if (type === 'lsr_top_position') {
         this.context.out().row(type, { ...common, long_position_ratio: long, short_position_ratio: short });
       } else this.context.out().row(type, { ...common, long_account_ratio: long, short_account_ratio: short });
-    }
+    });
   }
 
   private source(id: unknown, time: number, receivedAt: number): RowSource | null {
@@ -204,6 +246,11 @@ export class Readings {
   private due(type: DataType, source: RowSource): boolean {
     return this.context.sampler.due(`${type} ${source.instrument}`, source.timestamp);
   }
+}
+
+/** Time of a row of /futures/data: a number in live answers, a text in the documents. */
+function periodTime(timestamp: unknown): number {
+  return eventTime(typeof timestamp === 'string' ? Number(timestamp || Number.NaN) : timestamp, 'timestamp');
 }
 
 function listOf(body: unknown): unknown[] {

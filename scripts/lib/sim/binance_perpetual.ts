@@ -1,5 +1,6 @@
 /** Binance USDⓈ-M beside trades and books: mark prices and liquidations on its sockets, readings over REST. */
 import { identity } from './binance.ts';
+import { interestRow, periodsOf, ratioRow, settledRates } from './binance_past.ts';
 import { ofSymbol, ok } from './binance_rest.ts';
 import type { DistinctLedger, Ledger } from './ledger.ts';
 import { type Liquidation, type Perpetual, RATIOS, type RatioKind } from './perpetual.ts';
@@ -7,7 +8,6 @@ import type { Listed, Peer, RestAnswer, RestRequest, Topic, Weighed, Wire } from
 
 const SECOND_MS = 1000;
 const MINUTE_MS = 60_000;
-const HOUR_MS = 60 * MINUTE_MS;
 /** Cadences of the two mark price streams. */
 const MARK_STREAMS = [
   ['markPrice@1s', SECOND_MS],
@@ -18,21 +18,6 @@ const MAX_CATCH_UP_MS = 1000;
 /** One liquidation in this many is followed by one of the COIN-M contract of the same base. */
 const COIN_M_EVERY = 3;
 
-/** A ratio row appears this long after its timestamp, and is kept this long. */
-const RATIO_DELAY_MS = 10_000;
-const RATIO_AGE_MS = 30 * 24 * HOUR_MS;
-const RATIO_LIMIT = { usual: 30, most: 500 };
-const PERIODS: Record<string, number> = {
-  '5m': 5 * MINUTE_MS,
-  '15m': 15 * MINUTE_MS,
-  '30m': 30 * MINUTE_MS,
-  '1h': HOUR_MS,
-  '2h': 2 * HOUR_MS,
-  '4h': 4 * HOUR_MS,
-  '6h': 6 * HOUR_MS,
-  '12h': 12 * HOUR_MS,
-  '1d': 24 * HOUR_MS,
-};
 /** Requests per five minutes that do not count as weight. */
 const FIVE_MINUTES_MS = 5 * MINUTE_MS;
 const DATA_REQUESTS = 1000;
@@ -157,6 +142,18 @@ export class PerpetualDesk {
         return { weight: query.has('symbol') ? 1 : 10, answer: () => this.premiumIndex(query) };
       case '/fapi/v1/fundingInfo':
         return { weight: 0, overLimit: (now) => this.fundingWindow.take(now), answer: () => ok(this.fundingInfo()) };
+      case '/fapi/v1/fundingRate':
+        return {
+          weight: 0,
+          overLimit: (now) => this.fundingWindow.take(now),
+          answer: () => settledRates(query, this.now, this.pairs),
+        };
+      case '/futures/data/openInterestHist':
+        return {
+          weight: 0,
+          overLimit: (now) => this.dataWindow.take(now),
+          answer: () => this.periods(query, 'open_interests', interestRow),
+        };
     }
     const kind = RATIOS.find((name) => path === `/futures/data/${name}`);
     if (!kind) return undefined;
@@ -235,31 +232,23 @@ export class PerpetualDesk {
   }
 
   private ratios(kind: RatioKind, query: URLSearchParams): RestAnswer {
-    const period = PERIODS[query.get('period') ?? ''];
-    const limit = Number(query.get('limit') ?? RATIO_LIMIT.usual);
-    const [from, to] = [Number(query.get('startTime') ?? 0), Number(query.get('endTime') ?? this.now)];
-    const isLegal = Number.isInteger(limit) && limit > 0 && from >= 0 && to >= 0;
-    if (period === undefined || !isLegal || !query.get('symbol')) return ok(ILLEGAL);
-    this.ledger.counters.long_short_ratios++;
-    const pair = this.pairs.find(({ listed }) => listed.instrument === query.get('symbol'));
-    if (!pair) return ok('[]');
-    const last = Math.floor(Math.min(to, this.now - RATIO_DELAY_MS) / period) * period;
-    const oldest = Math.max(from, this.now - RATIO_AGE_MS, last - (Math.min(limit, RATIO_LIMIT.most) - 1) * period);
-    const rows: string[] = [];
-    for (let at = Math.ceil(oldest / period) * period; at <= last; at += period) {
-      const { long, short, ratio } = pair.perpetual.ratio(kind, at);
-      rows.push(
-        `{"symbol":"${pair.listed.instrument}","longAccount":"${long}","longShortRatio":"${ratio}","shortAccount":"${short}","timestamp":${at}}`,
-      );
-    }
-    return ok(`[${rows.join(',')}]`);
+    return this.periods(query, 'long_short_ratios', (pair, at) => ratioRow(pair, kind, at));
+  }
+
+  /** The rows of one pair, one in each period that is asked for; the good answers are counted. */
+  private periods(
+    query: URLSearchParams,
+    counter: 'open_interests' | 'long_short_ratios',
+    row: (pair: PerpetualPair, at: number) => string,
+  ): RestAnswer {
+    const asked = periodsOf(query, this.now);
+    if ('status' in asked) return asked;
+    this.ledger.counters[counter]++;
+    const pair = this.pairs.find(({ listed }) => listed.instrument === asked.symbol);
+    return ok(`[${pair === undefined ? '' : asked.times.map((at) => row(pair, at)).join(',')}]`);
   }
 
   private withSymbol(query: URLSearchParams, answer: (pair: PerpetualPair) => RestAnswer): RestAnswer {
     return ofSymbol(query, (symbol) => this.pairs.find(({ listed }) => listed.instrument === symbol), answer);
   }
 }
-
-/** What these endpoints say to a request that they do not understand, with HTTP 200. */
-const ILLEGAL =
-  '{"status":"ERROR","type":"GENERAL","code":"99099990","errorData":"illegal params.","data":null,"subData":null,"params":null}';

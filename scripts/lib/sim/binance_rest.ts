@@ -49,7 +49,7 @@ export function aggregateRow(product: Product, row: TradeRow): string {
 }
 
 /** The product of two decimal texts, cut after eight decimals. */
-function product8(one: string, other: string): string {
+export function product8(one: string, other: string): string {
   const digits = BigInt(one.replace('.', '')) * BigInt(other.replace('.', ''));
   const decimals = (one.split('.')[1]?.length ?? 0) + (other.split('.')[1]?.length ?? 0);
   const scaled = decimals >= 8 ? digits / 10n ** BigInt(decimals - 8) : digits * 10n ** BigInt(8 - decimals);

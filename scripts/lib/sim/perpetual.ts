@@ -10,7 +10,9 @@ const SECOND_MS = 1000;
 const MINUTE_MS = 60_000;
 const HOUR_MS = 3_600_000;
 /** Settlement is told with the second after it: until then T still names the old time. */
-const SETTLEMENT_LAG_MS = 1000;
+export const SETTLEMENT_LAG_MS = 1000;
+/** How long after the full hour a settlement may be booked, ms: its time is told as it is. */
+const BOOKING_MS = 15;
 /** At most one liquidation per symbol in this time. */
 const LIQUIDATION_GAP_MS = 1000;
 /** Liquidation to frame, at most. */
@@ -66,6 +68,14 @@ export interface Mark {
   readonly index: string;
   readonly rate: string;
   readonly nextFunding: number;
+}
+
+/** A funding rate that was paid: the last one told for its hour, and the mark price then. */
+export interface Settlement {
+  /** ms, on the full hour or a little after. */
+  readonly time: number;
+  readonly rate: string;
+  readonly mark: string;
 }
 
 export interface Ratio {
@@ -138,6 +148,19 @@ export class Perpetual {
       rate: (BASE_RATE + this.rateWave(at)).toFixed(8),
       nextFunding: (Math.floor((at - SETTLEMENT_LAG_MS) / period) + 1) * period,
     };
+  }
+
+  /** Settlements from `from` to `to`, both included, oldest first. */
+  *settlements(from: number, to: number): Generator<Settlement> {
+    const { seed, symbol } = this.options;
+    const period = this.fundingHours * HOUR_MS;
+    for (let hour = Math.ceil((from - BOOKING_MS) / period) * period; hour <= to; hour += period) {
+      const random = seededRandom(seedFor(seed, `settlement ${symbol} ${hour}`));
+      // Every other one is booked on the hour itself.
+      const time = hour + (random() < 0.5 ? 0 : 1 + Math.floor(random() * BOOKING_MS));
+      const { rate, mark } = this.mark(hour);
+      if (time >= from && time <= to) yield { time, rate, mark };
+    }
   }
 
   /** Open contracts in base units. */
