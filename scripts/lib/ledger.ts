@@ -198,6 +198,50 @@ export async function countGaps(
   return new Map(rows.map(([exchange, type, missing]) => [ledgerKey(exchange!, type!), Number(missing)]));
 }
 
+/** A stream with gaps of which only the range is known, such as a break in the chain of a book. */
+export interface GappedStream {
+  exchange: string;
+  symbol: string;
+  data_type: DataType;
+  /** Ids, both ends included. */
+  ranges: { from: bigint; to: bigint }[];
+}
+
+/** Streams of books with gaps that were declared in this run: how many updates they had, only the sender can tell. */
+export async function gapsOfUnknownSize(
+  client: ClickHouseClient,
+  database: string,
+  base: number,
+): Promise<GappedStream[]> {
+  const query = `SELECT DISTINCT exchange, symbol, from_id, to_id FROM ${database}.gaps WHERE js_seq > ${base} AND data_type = 'orderbook_update' AND rows IS NULL`;
+  const streams = new Map<string, GappedStream>();
+  for (const [exchange, symbol, from, to] of await selectText(client, query)) {
+    const key = `${exchange} ${symbol}`;
+    let stream = streams.get(key);
+    if (!stream) {
+      stream = { exchange: exchange!, symbol: symbol!, data_type: 'orderbook_update', ranges: [] };
+      streams.set(key, stream);
+    }
+    stream.ranges.push({ from: BigInt(from!), to: BigInt(to!) });
+  }
+  return [...streams.values()];
+}
+
+/** How many of the updates that were sent are not in hot, and lie within a gap of their stream. */
+export async function countInGaps(
+  client: ClickHouseClient,
+  database: string,
+  { exchange, symbol, ranges }: GappedStream,
+  sentIds: string[],
+): Promise<number> {
+  const text = (value: string) => `'${value.replace(/['\\]/g, (each) => `\\${each}`)}'`;
+  const query = `SELECT DISTINCT toString(last_update_id) FROM ${database}.orderbook_updates WHERE exchange = ${text(exchange)} AND symbol = ${text(symbol)} AND NOT is_snapshot`;
+  const stored = new Set((await selectText(client, query)).map(([id]) => id!));
+  return sentIds
+    .filter((id) => !stored.has(id))
+    .filter((id) => ranges.some(({ from, to }) => BigInt(id) >= from && BigInt(id) <= to)).length;
+}
+
 /** The figures of one run as they were measured. Keys by `ledgerKey`. */
 export interface Figures {
   received: Map<string, number>;

@@ -15,11 +15,14 @@ import {
   balance,
   countFound,
   countGaps,
+  countInGaps,
   countPublished,
   countStored,
   type DistinctPublished,
   distinctPublished,
   type Figures,
+  type GappedStream,
+  gapsOfUnknownSize,
   type LedgerReport,
   ledgerKey,
   type Published,
@@ -36,6 +39,10 @@ const FOREIGN_LIMIT_MS = 10_000;
 /** At the end of a timed run: the sources count as dry when nothing new came for this long. */
 const QUIET_MS = 2000;
 const DRAIN_LIMIT_MS = 120_000;
+/** Gaps that a timed run still has are filled for up to this long at its end. */
+const GAPS_LIMIT_MS = 180_000;
+/** Rows that came last are in hot after this. */
+const GAP_LOOK_MARGIN_MS = 2000;
 /** At a plain stop, what is left after this time waits in JetStream for the next start. */
 const STOP_DRAIN_MS = 5000;
 /** A service that has just begun has not had its first rows yet; its faults are told after that. */
@@ -133,6 +140,7 @@ export class System {
     const { plan } = this;
     const seconds = (Date.now() - this.startedAt) / 1000;
     const sent = plan.mode === 'demo' ? await this.stopSimulator() : null;
+    await this.gapsSettled();
     await this.children.get('collector')!.stop();
     await this.drained(DRAIN_LIMIT_MS);
     const client = createClickHouse(clickhouseServer(plan.config), 'marketprism-up');
@@ -153,12 +161,45 @@ export class System {
           for (const [key, count] of counts) found.set(key, count);
         }
         const gaps = await countGaps(client, hotDatabase, this.bases.MARKET_DATA);
+        if (plan.mode === 'demo') {
+          for (const stream of await gapsOfUnknownSize(client, hotDatabase, this.bases.MARKET_DATA)) {
+            const keys = await this.sentKeys(stream);
+            const key = ledgerKey(stream.exchange, stream.data_type);
+            gaps.set(key, (gaps.get(key) ?? 0) + (await countInGaps(client, hotDatabase, stream, keys)));
+          }
+        }
         return { received, published: published.rows, stored, found, gaps, sent };
       });
       return balance(plan.mode, Math.round(seconds * 10) / 10, figures);
     } finally {
       await client.close();
     }
+  }
+
+  /**
+   * What a collector that died, or a socket, missed is found and fetched before the ledger is drawn. A run in which nothing
+   * was missed does not wait.
+   */
+  private async gapsSettled(): Promise<void> {
+    const { config, say } = this.plan;
+    const open = async () => {
+      const gaps = (await getJson(config.storePort))?.checks.gaps;
+      const counts = gaps?.details?.counts ?? [];
+      const count = counts.reduce((sum, each) => sum + (each.status === 'open' ? each.gaps : 0), 0);
+      return { count, lookAt: gaps?.details?.lastLookAt ?? 0 };
+    };
+    const restarted = this.children.get('collector')!.restarts > 0;
+    const { count } = await open();
+    if (!restarted && count === 0) return;
+    say(restarted ? 'the collector was started again: looking for what was missed' : `${count} gaps are being filled`);
+    const lastRowAt = Date.now();
+    await this.drained(DRAIN_LIMIT_MS);
+    for (const deadline = lastRowAt + GAPS_LIMIT_MS; Date.now() < deadline; await pause(500)) {
+      const now = await open();
+      // A hole is a gap once the row after it is old enough; then one look tells all there are.
+      if (now.count === 0 && now.lookAt > lastRowAt + config.gapAgeMs + GAP_LOOK_MARGIN_MS) return;
+    }
+    say(`${(await open()).count} gaps could not be filled in ${GAPS_LIMIT_MS / 1000} s`);
   }
 
   /** One line of figures; null while a service does not answer. */
@@ -270,6 +311,15 @@ export class System {
     return sent;
   }
 
+  /** Distinct ids of a stream that were written to sockets. */
+  private async sentKeys({ exchange, symbol, data_type }: GappedStream): Promise<string[]> {
+    const query = new URLSearchParams({ exchange, symbol, data_type });
+    const { body } = await request(`${this.simulatorControl()}/ledger/keys?${query}`);
+    const lines = (await body.text()).trimEnd().split('\n');
+    // Of a long run the oldest are not kept; what is not known cannot be told to lie in a gap.
+    return lines.filter((line) => /^\d+$/.test(line));
+  }
+
   /** The simulator logs where it listens. */
   private simulatorControl(): string {
     const log = readFileSync(join(this.plan.config.dataDir, 'logs', 'exchange_sim.log'), 'utf8');
@@ -321,7 +371,16 @@ interface StatusDocument {
   uptime: number;
   checks: Record<
     string,
-    { status: string; error_message: string | null; details?: { inserted?: number; backlog?: number } }
+    {
+      status: string;
+      error_message: string | null;
+      details?: {
+        inserted?: number;
+        backlog?: number;
+        lastLookAt?: number;
+        counts?: { status: string; gaps: number }[];
+      };
+    }
   >;
   received?: { received: number }[];
 }
