@@ -467,7 +467,8 @@ export class ExchangeRunner implements FeedOutput {
 
   /**
    * Fetches one page of the past, and takes the rows of `type` with an id within `range`.
-   * @returns the ids of all rows of that type in the page, or when to ask again (ms); a limit that is obeyed is no failure
+   * @returns the ids of all rows of that type in the page, or when to ask again (ms); a limit that is obeyed is no failure. `refusal`: the
+   * venue's word that it does not take such a request
    */
   async fetchHistory(
     { path, weight }: { path: string; weight: number },
@@ -475,12 +476,12 @@ export class ExchangeRunner implements FeedOutput {
     range: IdRange,
     idMember: History['idMember'],
     dataSource: string,
-  ): Promise<{ ids: number[] } | { retryAt: number; isFailure: boolean }> {
+  ): Promise<{ ids: number[] } | { retryAt: number; isFailure: boolean; refusal: string | null }> {
     const answer = await this.rest.ask(path, weight, this.module.postBody?.(path) ?? null, HISTORY_SHARE);
     if (answer.kind !== 'ok') {
       this.count('history_failed', answer.kind);
-      const isFailure = answer.kind !== 'wait';
-      return { retryAt: answer.kind === 'wait' ? answer.until : Date.now(), isFailure };
+      if (answer.kind === 'wait') return { retryAt: answer.until, isFailure: false, refusal: null };
+      return { retryAt: Date.now(), isFailure: true, refusal: answer.isOurs ? answer.reason : null };
     }
     const ids: number[] = [];
     const row = <T extends DataType>(rowType: T, row: Rows[T]) => {
@@ -495,7 +496,7 @@ export class ExchangeRunner implements FeedOutput {
     const understood = this.feed.rest(path, answer.body, nowMicros(), { row, event: (event) => this.event(event) });
     if (understood) return { ids };
     this.count('history_failed', 'answer');
-    return { retryAt: Date.now(), isFailure: true };
+    return { retryAt: Date.now(), isFailure: true, refusal: null };
   }
 
   private fetchNeeded(now: number): void {

@@ -15,7 +15,7 @@ const IDLE_MS = 500;
 /** The past states of gaps are read first; without a message for this long there are none left. */
 const CAUGHT_UP_MS = 1000;
 /** Waits after a failed request: doubling from the first to the last. */
-const FIRST_RETRY_MS = 1000;
+const USUAL_FIRST_RETRY_MS = 1000;
 const LAST_RETRY_MS = 60_000;
 /** After so many failed requests another gap has its turn. */
 const MOST_FAILURES = 5;
@@ -32,10 +32,17 @@ interface Pending {
   notBefore: number;
 }
 
+/** What serves the past of one exchange. */
+export type HistorySource = Pick<ExchangeRunner, 'fetchHistory'> & {
+  readonly module: Pick<ExchangeModule, 'exchange' | 'tradeHistory' | 'readings'>;
+};
+
 export interface GapFillerOptions {
   nats: NatsConnection;
-  runners: ExchangeRunner[];
-  sink: RowSink;
+  runners: HistorySource[];
+  sink: Pick<RowSink, 'batcher' | 'rowsWait'>;
+  /** The first wait after a failed request, ms. */
+  firstRetryMs?: number;
   log: Logger;
 }
 
@@ -102,7 +109,7 @@ export class GapFiller {
     else if (!this.pending.has(gap.gap_id)) this.pending.set(gap.gap_id, { gap, history, notBefore: 0 });
   }
 
-  private async work(runner: ExchangeRunner): Promise<void> {
+  private async work(runner: HistorySource): Promise<void> {
     while (!this.stopping.signal.aborted) {
       this.caughtUp ||= Date.now() - this.lastMessageAt > CAUGHT_UP_MS;
       const next = this.caughtUp ? this.newest(runner, Date.now()) : null;
@@ -111,7 +118,7 @@ export class GapFiller {
     }
   }
 
-  private newest({ module }: ExchangeRunner, now: number): Pending | null {
+  private newest({ module }: HistorySource, now: number): Pending | null {
     const due = [...this.pending.values()].filter(
       ({ gap, notBefore }) => gap.exchange === module.exchange && notBefore <= now,
     );
@@ -119,19 +126,23 @@ export class GapFiller {
   }
 
   /** Fetches a gap page by page; tells what the venue no longer serves. */
-  private async fill(runner: ExchangeRunner, pending: Pending): Promise<void> {
+  private async fill(runner: HistorySource, pending: Pending): Promise<void> {
     const { gap, history } = pending;
-    const { log } = this.options;
+    const { log, firstRetryMs = USUAL_FIRST_RETRY_MS } = this.options;
     const type = gap.data_type as DataType;
     const { exchange, market_type, symbol, instrument } = gap;
     const range: IdRange = { from: Number(gap.from_id), to: Number(gap.to_id) };
     let fetched = 0;
     let failures = 0;
-    for (let wait = FIRST_RETRY_MS; range.from <= range.to && !this.stopping.signal.aborted; ) {
+    for (let wait = firstRetryMs; range.from <= range.to && !this.stopping.signal.aborted; ) {
       const request = history.page({ exchange, market_type, symbol, instrument }, range);
       const page = await runner.fetchHistory(request, type, range, history.idMember, `backfill:${gap.gap_id}`);
       if ('retryAt' in page) {
         failures += page.isFailure ? 1 : 0;
+        if (failures >= MOST_FAILURES && page.refusal !== null) {
+          this.giveUp(gap, fetched, `the venue refuses to serve it: ${page.refusal}`);
+          return;
+        }
         if (failures >= MOST_FAILURES) {
           // Perhaps only this one cannot be asked for: the others must not wait for it.
           pending.notBefore = Date.now() + AGAIN_MS;
@@ -142,7 +153,7 @@ export class GapFiller {
         wait = Math.min(wait * 2, LAST_RETRY_MS);
         continue;
       }
-      wait = FIRST_RETRY_MS;
+      wait = firstRetryMs;
       const within = [...new Set(page.ids)].filter((id) => id >= range.from && id <= range.to);
       if (within.length === 0 && history.keeps !== undefined) break;
       if (within.length === 0) {
@@ -191,7 +202,7 @@ export class GapFiller {
 }
 
 /** Where the venue serves past rows of this type, if it does. */
-function historyOf({ tradeHistory, readings }: ExchangeModule, dataType: string): History | undefined {
+function historyOf({ tradeHistory, readings }: HistorySource['module'], dataType: string): History | undefined {
   if (dataType === 'trade') return tradeHistory;
   return readings?.find(({ type }) => type === dataType)?.history;
 }

@@ -11,11 +11,14 @@ const BUDGET_SHARE = 0.5;
 /** Without a `retry-after`, a refusal (429, 418) is obeyed this long. */
 const REFUSED_WAIT_MS = 60_000;
 
-/** What came of a request. `wait`: not sent, or refused; nothing may be sent before `until` (ms). */
+/**
+ * What came of a request. `wait`: not sent, or refused; nothing may be sent before `until` (ms). `failed` with `isOurs`: the venue says
+ * that the request itself is wrong (HTTP 4xx), such as a time that is too long ago.
+ */
 export type RestAnswer =
   | { kind: 'ok'; body: unknown }
   | { kind: 'wait'; until: number; reason: string }
-  | { kind: 'failed'; reason: string };
+  | { kind: 'failed'; reason: string; isOurs: boolean };
 
 export interface VenueRestOptions {
   /** `https://host[:port]`. */
@@ -88,7 +91,7 @@ export class VenueRest {
       if (answer.statusCode === 200) return { kind: 'ok', body: JSON.parse(text) };
       return this.obey(answer.statusCode, answer.headers['retry-after'], text);
     } catch (error) {
-      return { kind: 'failed', reason: `${path.split('?')[0]}: ${(error as Error).message}` };
+      return { kind: 'failed', reason: `${path.split('?')[0]}: ${(error as Error).message}`, isOurs: false };
     }
   }
 
@@ -100,7 +103,7 @@ export class VenueRest {
     const reason = `HTTP ${status}: ${text.slice(0, 200)}`;
     const blocked = status === 403 || status === 451;
     if (status !== 429 && status !== 418 && !blocked) {
-      return { kind: 'failed', reason };
+      return { kind: 'failed', reason, isOurs: status >= 400 && status < 500 };
     }
     const now = Date.now();
     const seconds = Number(retryAfter);
