@@ -39,6 +39,8 @@ export interface Sequence {
   only: string;
   /** A gap's id is the number times this. */
   unit: bigint;
+  /** ms from one number to the next; 0 where they come as they come. */
+  stepMs: number;
   /** Numbers in a row that may be absent although nothing is missing. */
   quiet: number;
   /** Whether the venue serves the past. */
@@ -55,6 +57,7 @@ export const TRADES: Sequence = {
   number: "if(exchange = 'deribit_derivatives', ifNull(sequence, 0), toUInt64OrZero(trade_id))",
   only: 'number > 0',
   unit: 1n,
+  stepMs: 0,
   quiet: 0,
   isServed: true,
   tellsOf: [],
@@ -76,6 +79,7 @@ export function readingSequence(exchange: Exchange, series: ReadingSeries): Sequ
     number: `intDiv(toUInt64(toUnixTimestamp64Milli(timestamp)), ${stepMs})`,
     only: only.join(' AND '),
     unit: BigInt(stepMs),
+    stepMs,
     quiet: quietSteps,
     isServed: history !== undefined,
     tellsOf: tellsOf ?? [],

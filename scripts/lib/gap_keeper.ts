@@ -53,6 +53,8 @@ export class GapKeeper {
   counts: GapCount[] = [];
   /** By sequence, then by stream. */
   private readonly marks = new Map<string, Map<string, Mark>>();
+  /** By sequence: when its last look began whose findings are in JetStream, ms. */
+  private readonly lookedAt = new Map<string, number>();
   /** Streams that hot had at the start. */
   private readonly stored = new Map<DataType, GapStream[]>();
 
@@ -86,7 +88,10 @@ export class GapKeeper {
     const { options } = this;
     const looks = new Map<string, Look>();
     for (const sequence of options.sequences) {
-      const { name, type } = sequence;
+      const { name, type, stepMs } = sequence;
+      // What comes once a minute need not be looked for six times in it.
+      const every = Math.min(stepMs, options.ageMs * 2);
+      if (now - (this.lookedAt.get(name) ?? 0) < every) continue;
       const streams = (await this.streamsOf(type)).filter((stream) => sequence.covers(stream));
       // Asked before the rows are: what is settled by then is in hot.
       const settled = await options.settled(type);
@@ -103,6 +108,7 @@ export class GapKeeper {
     this.stats.filled += filled.length;
     this.stats.lastLookAt = now;
     for (const [name, { marks }] of looks) {
+      this.lookedAt.set(name, now);
       for (const [key, mark] of marks) this.marksOf(name).set(key, mark);
     }
     this.save();
