@@ -4,6 +4,7 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { duration, UsageError } from './cli.ts';
+import { checkProofs } from './crash_points.ts';
 import { EXCHANGES, type Exchange } from './rows.ts';
 
 export type Mode = 'live' | 'demo';
@@ -41,6 +42,12 @@ export interface Config {
   /** A venue that answers 403 or 451 is asked again after this time, ms. */
   blockedRetryMs: number;
   ackWaitSeconds: number;
+  /** Rows of one instrument wait this long for company in their message, ms: it costs as much latency, and saves a message per row. */
+  lingerMs: number;
+  /** Rows waiting in memory, by kind: at `high` they leave it, at `emergency` their source is no longer read. */
+  watermarks: Record<WatermarkKind, Watermark>;
+  /** Bound of the files in which rows wait for the broker; absent: 20 GiB or half of the free disk. */
+  outboxMaxBytes: number | undefined;
   /** Total bytes for both streams; absent: the documented defaults. */
   streamMaxBytes: number | undefined;
   endpoints: Partial<Record<Exchange, Endpoint>>;
@@ -49,6 +56,20 @@ export interface Config {
   storePort: number;
   healthGraceSeconds: number;
 }
+
+/** Kinds of rows that wait in memory, with the rows at which that becomes much and too much. */
+const WATERMARKS = {
+  /** The collector: trades, readings, liquidations, gaps. */
+  prices: { high: 20_000, emergency: 40_000 },
+  /** The collector: books and their updates. */
+  orderbook: { high: 12_000, emergency: 24_000 },
+} as const;
+export type WatermarkKind = keyof typeof WATERMARKS;
+export interface Watermark {
+  high: number;
+  emergency: number;
+}
+const WATERMARK_KINDS = Object.keys(WATERMARKS) as WatermarkKind[];
 
 const identifier = z.string().regex(/^[A-Za-z_]\w*$/, 'takes letters, digits and _');
 const url = z.url({ protocol: /^https?$/ });
@@ -92,6 +113,8 @@ const environment = z.object({
   MARKETPRISM_GAP_AGE: z.string().default('30s'),
   MARKETPRISM_BLOCKED_RETRY: z.string().default('10m'),
   MARKETPRISM_ACK_WAIT_SECONDS: z.coerce.number().min(1).max(3600).default(60),
+  MARKETPRISM_LINGER: z.string().default('5ms'),
+  MARKETPRISM_OUTBOX_MAX_BYTES: z.coerce.number().int().min(1_048_576).optional(),
   MARKETPRISM_STREAM_MAX_BYTES: z.coerce.number().int().min(1_048_576).optional(),
   MARKETPRISM_ENDPOINTS: z.string().optional(),
   HEALTH_CHECK_PORT: port.default(8087),
@@ -115,6 +138,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
   const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''));
   const parsed = environment.safeParse(given);
   if (!parsed.success) throw new UsageError(describeIssue(parsed.error, given));
+  checkProofs(env);
   const values = parsed.data;
   const demo = values.MARKETPRISM_MODE === 'demo';
   const database = (tier: string) => `marketprism_${demo ? 'demo_' : ''}${tier}`;
@@ -144,6 +168,9 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     gapAgeMs: duration('MARKETPRISM_GAP_AGE', values.MARKETPRISM_GAP_AGE),
     blockedRetryMs: duration('MARKETPRISM_BLOCKED_RETRY', values.MARKETPRISM_BLOCKED_RETRY),
     ackWaitSeconds: values.MARKETPRISM_ACK_WAIT_SECONDS,
+    lingerMs: duration('MARKETPRISM_LINGER', values.MARKETPRISM_LINGER),
+    watermarks: readWatermarks(given),
+    outboxMaxBytes: values.MARKETPRISM_OUTBOX_MAX_BYTES,
     streamMaxBytes: values.MARKETPRISM_STREAM_MAX_BYTES,
     endpoints: values.MARKETPRISM_ENDPOINTS === undefined ? {} : readEndpoints(values.MARKETPRISM_ENDPOINTS),
     healthPort: values.HEALTH_CHECK_PORT,
@@ -151,6 +178,25 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     storePort: values.HOT_STORAGE_HTTP_PORT,
     healthGraceSeconds: values.HEALTH_GRACE_SECONDS,
   };
+}
+
+/** `MARKETPRISM_WATERMARK_PRICES=high,emergency`, in rows. */
+function readWatermarks(given: Record<string, string | undefined>): Record<WatermarkKind, Watermark> {
+  const prefix = 'MARKETPRISM_WATERMARK_';
+  const watermarks: Record<WatermarkKind, Watermark> = { ...WATERMARKS };
+  for (const [name, value] of Object.entries(given)) {
+    if (!name.startsWith(prefix)) continue;
+    const kind = WATERMARK_KINDS.find((each) => each.toUpperCase() === name.slice(prefix.length));
+    const names = WATERMARK_KINDS.map((each) => prefix + each.toUpperCase()).join(', ');
+    if (kind === undefined) throw new UsageError(`${name}: no such kind; there are ${names}`);
+    const [high, emergency, ...rest] = String(value).split(',').map(Number) as [number, ...number[]];
+    const areRows = [high, emergency].every((rows) => Number.isInteger(rows) && rows! > 0);
+    if (!areRows || emergency! < high || rest.length > 0) {
+      throw new UsageError(`${name}: takes HIGH,EMERGENCY in rows, the second no less than the first, not "${value}"`);
+    }
+    watermarks[kind] = { high, emergency: emergency! };
+  }
+  return watermarks;
 }
 
 function readEndpoints(path: string): Partial<Record<Exchange, Endpoint>> {

@@ -34,25 +34,51 @@ export const CRASH_POINTS = [
 ] as const;
 export type CrashPoint = (typeof CRASH_POINTS)[number];
 
-const { point: chosen, times } = parse(process.env.MARKETPRISM_CRASH_AT ?? '');
+const [chosen = '', times = '1'] = (process.env.MARKETPRISM_CRASH_AT ?? '').split('@', 2);
 let passed = 0;
 
 /** Dies here when this is the chosen point, at its chosen time. */
 export function crashPoint(name: CrashPoint): void {
   if (name !== chosen) return;
   passed += 1;
-  if (passed === times) process.kill(process.pid, 'SIGKILL');
+  if (passed === Number(times)) process.kill(process.pid, 'SIGKILL');
 }
 
-/** @throws UsageError when the text names no point */
-function parse(text: string): { point: CrashPoint | null; times: number } {
-  if (text === '') return { point: null, times: 0 };
-  const [name, count = '1'] = text.split('@', 2) as [string, string?];
-  const point = CRASH_POINTS.find((each) => each === name);
-  if (!point || !/^[1-9]\d{0,8}$/.test(count)) {
+/** What keeps rows from being lost or doubled, and can be left out to show that a proof would notice. */
+export const SAFEGUARDS = [
+  /** The store asks hot which rows it has before it inserts. */
+  'look',
+  /** A message is acknowledged only after its rows are stored. */
+  'order',
+  /** After an unclear answer the store waits until the insert cannot happen any more. */
+  'fence',
+  /** What was received is in a file until the broker has it. */
+  'outbox',
+] as const;
+export type Safeguard = (typeof SAFEGUARDS)[number];
+
+const left = namesIn(process.env.MARKETPRISM_WITHOUT);
+
+/** Whether a safeguard works; it does, unless `MARKETPRISM_WITHOUT` names it, which loses data and is for proofs only. */
+export function isGuarded(name: Safeguard): boolean {
+  return !left.includes(name);
+}
+
+/** @throws UsageError when `MARKETPRISM_CRASH_AT` or `MARKETPRISM_WITHOUT` names what there is not */
+export function checkProofs(env: NodeJS.ProcessEnv): void {
+  const crash = env.MARKETPRISM_CRASH_AT ?? '';
+  const [point, count = '1'] = crash.split('@', 2);
+  if (crash !== '' && !(CRASH_POINTS.some((each) => each === point) && /^[1-9]\d{0,8}$/.test(count))) {
     throw new UsageError(
-      `MARKETPRISM_CRASH_AT: takes POINT or POINT@TIMES of ${CRASH_POINTS.join(', ')}, not "${text}"`,
+      `MARKETPRISM_CRASH_AT: takes POINT or POINT@TIMES of ${CRASH_POINTS.join(', ')}, not "${crash}"`,
     );
   }
-  return { point, times: Number(count) };
+  const unknown = namesIn(env.MARKETPRISM_WITHOUT).find((name) => !SAFEGUARDS.some((each) => each === name));
+  if (unknown !== undefined) {
+    throw new UsageError(`MARKETPRISM_WITHOUT: takes names of ${SAFEGUARDS.join(', ')}, not "${unknown}"`);
+  }
+}
+
+function namesIn(text = ''): string[] {
+  return text.split(',').filter((name) => name !== '');
 }
