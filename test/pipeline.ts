@@ -46,13 +46,15 @@ export interface HealthDocument {
   received?: { exchange: string; data_type: string; received: number }[];
 }
 
-export type ServiceName = 'nats-server' | 'clickhouse_embedded' | 'exchange_sim' | 'store' | 'collector';
+/** A second collector has a name, ports and, as on another machine, a data directory of its own. */
+export type CollectorName = 'collector' | 'collector_b';
+export type ServiceName = 'nats-server' | 'clickhouse_embedded' | 'exchange_sim' | 'store' | CollectorName;
 
 export class Pipeline {
   readonly dir = mkdtempSync(join(tmpdir(), 'marketprism-'));
   readonly children = new Map<ServiceName, Child>();
   private readonly opened: { close(): Promise<void> }[] = [];
-  ports = { nats: 0, clickhouse: 0, health: 0, metrics: 0, store: 0 };
+  ports = { nats: 0, clickhouse: 0, health: 0, metrics: 0, store: 0, healthB: 0, metricsB: 0 };
 
   /** @param extra environment of store and collector */
   constructor(private readonly extra: NodeJS.ProcessEnv = {}) {}
@@ -88,6 +90,8 @@ export class Pipeline {
       health: await freePort(),
       metrics: await freePort(),
       store: await freePort(),
+      healthB: await freePort(),
+      metricsB: await freePort(),
     };
   }
 
@@ -131,17 +135,20 @@ export class Pipeline {
     await waitFor('store', READY_MS, async () => (await this.health('store'))?.checks.trade !== undefined);
   }
 
-  async startCollector(env: NodeJS.ProcessEnv = {}): Promise<void> {
-    this.launch(
-      'collector',
-      scriptPlan(
-        'collector',
-        [],
-        { ...this.env, MARKETPRISM_ENDPOINTS: join(this.dir, 'endpoints.json'), ...env },
-        this.logDir,
-      ),
-    );
-    await waitFor('collector', READY_MS, async () => (await this.health('collector')) !== null);
+  async startCollector(env: NodeJS.ProcessEnv = {}, name: CollectorName = 'collector'): Promise<void> {
+    const own = name === 'collector_b' ? this.environmentOfB : {};
+    const all = { ...this.env, MARKETPRISM_ENDPOINTS: join(this.dir, 'endpoints.json'), ...own, ...env };
+    this.launch(name, { ...scriptPlan('collector', [], all, this.logDir), name });
+    await waitFor(name, READY_MS, async () => (await this.health(name)) !== null);
+  }
+
+  private get environmentOfB(): NodeJS.ProcessEnv {
+    return {
+      MARKETPRISM_COLLECTOR_ID: 'test-b',
+      MARKETPRISM_DATA_DIR: join(this.dir, 'b'),
+      HEALTH_CHECK_PORT: String(this.ports.healthB),
+      METRICS_PORT: String(this.ports.metricsB),
+    };
   }
 
   /** Ends a service with SIGKILL; it is started again by its supervisor. */
@@ -164,7 +171,14 @@ export class Pipeline {
 
   async close(): Promise<void> {
     for (const each of this.opened) await each.close();
-    for (const name of ['collector', 'store', 'exchange_sim', 'clickhouse_embedded', 'nats-server'] as const)
+    for (const name of [
+      'collector',
+      'collector_b',
+      'store',
+      'exchange_sim',
+      'clickhouse_embedded',
+      'nats-server',
+    ] as const)
       await this.stop(name);
     rmSync(this.dir, { recursive: true, force: true });
   }
@@ -205,17 +219,19 @@ export class Pipeline {
     return connect({ servers: this.env.MARKETPRISM_NATS_URL! });
   }
 
-  async health(name: 'store' | 'collector'): Promise<HealthDocument | null> {
-    const port = name === 'store' ? this.ports.store : this.ports.health;
+  async health(name: 'store' | CollectorName): Promise<HealthDocument | null> {
+    const { store, health, healthB } = this.ports;
+    const port = { store, collector: health, collector_b: healthB }[name];
     return fetch(`http://127.0.0.1:${port}/health`).then(
       (answer) => answer.json() as Promise<HealthDocument>,
       () => null,
     );
   }
 
+  /** Of all collectors that run. */
   async received(): Promise<number> {
-    const document = await this.health('collector');
-    return (document?.received ?? []).reduce((sum, each) => sum + each.received, 0);
+    const documents = [await this.health('collector'), await this.health('collector_b')];
+    return documents.flatMap((each) => each?.received ?? []).reduce((sum, each) => sum + each.received, 0);
   }
 
   /** The simulator's control address. */
@@ -237,7 +253,7 @@ export class Pipeline {
     return (await fetch(`${this.control}/ledger`)).json() as never;
   }
 
-  /** Waits until the collector receives nothing new, and the store has acknowledged everything. */
+  /** Waits until the collectors receive nothing new, and the store has acknowledged everything. */
   async settled(): Promise<void> {
     let last = -1;
     let since = Date.now();
