@@ -21,26 +21,21 @@ import { Batcher } from './lib/batcher.ts';
 import { flags, runAsScript } from './lib/cli.ts';
 import { type CollectorMeters, createMeters, registerGauges } from './lib/collector_metrics.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
+import { Delivery, type OutboxHealth } from './lib/delivery.ts';
 import type { Instrument, TradeMark } from './lib/exchange.ts';
 import { ExchangeRunner } from './lib/exchange_runner.ts';
 import { writeJsonAtomic } from './lib/files.ts';
 import { GapFiller } from './lib/gap_filler.ts';
-import { connectNats, ensureStreams, Publisher, storedMessage } from './lib/jetstream.ts';
+import { connectNats, ensureStreams, type Publisher, storedMessage } from './lib/jetstream.ts';
 import { takeLock } from './lib/lock.ts';
 import { createLogger, type Logger } from './lib/log.ts';
 import { type Check, createRegistry, healthDocument, serveStatus, untilStopped } from './lib/service.ts';
 import { streamDefinitions, streamOf, subjectOf } from './lib/streams.ts';
 
-/** Rows wait this long for company in their message: it costs as much latency, and saves a message per row. */
-const LINGER_MS = 5;
-/** Beyond this much unacknowledged data the sockets are no longer read; they are again below half of it. */
-const HIGH_WATERMARK_BYTES = 64 * 1024 * 1024;
-/** Messages and bytes in flight: the pipelining gain is flat beyond a thousand. */
-const MAX_IN_FLIGHT = 1024;
-const MAX_IN_FLIGHT_BYTES = 16 * 1024 * 1024;
-const ACK_TIMEOUT_MS = 5000;
 /** At a stop, acknowledgements are awaited this long: the whole stop has 10 s. */
-const DRAIN_LIMIT_MS = 8000;
+const DRAIN_LIMIT_MS = 6000;
+/** How often it is looked whether sockets may be read again, if nothing else tells. */
+const BALANCE_MS = 250;
 const ONCE_LIMIT_MS = 60_000;
 
 /** All exchanges of one collector, their common way to JetStream, and what is told about them. */
@@ -50,6 +45,7 @@ class Collector {
   readonly batcher: Batcher;
   readonly filler: GapFiller;
   private lingering: NodeJS.Timeout | null = null;
+  private readonly timer: NodeJS.Timeout;
   private paused = false;
   pauses = 0;
 
@@ -57,12 +53,13 @@ class Collector {
     readonly config: Config,
     /** Names this run, in message headers and in the report. */
     readonly boot: string,
-    readonly publisher: Publisher,
+    readonly delivery: Delivery,
     meters: CollectorMeters,
     nats: NatsConnection,
     log: Logger,
   ) {
-    this.batcher = new Batcher((message) => publisher.push(message));
+    this.batcher = new Batcher((message) => delivery.push(message));
+    this.timer = setInterval(() => this.balance(), BALANCE_MS);
     const sink = {
       batcher: this.batcher,
       rowsWait: () => this.rowsWait(),
@@ -79,17 +76,20 @@ class Collector {
       this.lingering = null;
       this.batcher.flush();
       this.balance();
-    }, LINGER_MS);
+    }, this.config.lingerMs);
   }
 
-  /** Stops reading the sockets while too much waits for the broker, so that memory stays bounded and nothing is dropped. */
+  get publisher(): Publisher {
+    return this.delivery.publisher;
+  }
+
+  /** Stops reading the sockets while neither broker nor disk take what comes, so that memory stays bounded and nothing is dropped. */
   balance(): void {
-    const waiting = this.publisher.waitingBytes;
-    if (!this.paused && waiting > HIGH_WATERMARK_BYTES) {
+    if (!this.paused && this.delivery.mustPause) {
       this.paused = true;
       this.pauses += 1;
       for (const runner of this.runners) runner.pause();
-    } else if (this.paused && waiting < HIGH_WATERMARK_BYTES / 2) {
+    } else if (this.paused && this.delivery.mayGoOn) {
       this.paused = false;
       for (const runner of this.runners) runner.resume();
     }
@@ -99,18 +99,10 @@ class Collector {
   async stop(): Promise<boolean> {
     this.filler.stop();
     for (const runner of this.runners) runner.stop();
+    clearInterval(this.timer);
     if (this.lingering) clearTimeout(this.lingering);
     this.batcher.flush();
-    const drained = new Promise<boolean>((done) => {
-      const timer = setTimeout(done, DRAIN_LIMIT_MS, false);
-      void this.publisher.drained().then(() => {
-        clearTimeout(timer);
-        done(true);
-      });
-    });
-    const complete = await drained;
-    this.publisher.close();
-    return complete;
+    return this.delivery.stop(DRAIN_LIMIT_MS);
   }
 
   /** What this run accepted, for the ledger of `npm start`. */
@@ -145,19 +137,19 @@ class Collector {
   }
 
   health() {
-    const waiting = this.publisher.waitingBytes;
+    const waiting = this.delivery.waitingBytes;
+    const outboxes = this.delivery.health();
     const fault = !this.publisher.isConnected
       ? `the broker at ${shownUrl(this.config.natsUrl)} is away; ${waiting} bytes wait for it`
-      : this.paused
-        ? `${waiting} bytes wait for the broker; sockets are paused`
-        : this.publisher.lastError;
+      : this.publisher.lastError;
     const broker: Check = {
       status: fault === null ? 'healthy' : 'unhealthy',
       error_message: fault,
       response_time: this.publisher.lastSeconds,
       details: { waiting_bytes: waiting, waiting_messages: this.publisher.waitingMessages, ...this.publisher.stats },
     };
-    const checks: Record<string, Check> = { broker };
+    const outbox = outboxCheck(outboxes, this.paused);
+    const checks: Record<string, Check> = { broker, outbox };
     for (const runner of this.runners) checks[runner.module.exchange] = runner.check(Date.now());
     return healthDocument('collector', this.startedAt, this.config.healthGraceSeconds, checks, {
       boot: this.boot,
@@ -173,6 +165,24 @@ class Collector {
       gaps: { pending: this.filler.pendingCount, ...this.filler.stats },
     });
   }
+}
+
+function outboxCheck(outboxes: OutboxHealth[], isPaused: boolean): Check {
+  const broken = outboxes.find(({ isFull, lastError }) => isFull || lastError !== null);
+  const waiting = outboxes.find(({ spilledBytes }) => spilledBytes > 0);
+  const left = ({ minutes_left }: OutboxHealth) => (minutes_left === null ? '' : `, full in ${minutes_left} minutes`);
+  const message = isPaused
+    ? `neither broker nor disk take what comes: sockets are paused${broken?.lastError ? ` (${broken.lastError})` : ''}`
+    : broken
+      ? `${broken.stream}: ${broken.lastError ?? 'the outbox is full'}`
+      : waiting
+        ? `${waiting.stream}: ${waiting.spilledBytes} bytes wait on disk${waiting.diverted ? ', as the store does not keep up' : ''}${left(waiting)}`
+        : null;
+  return {
+    status: isPaused || broken ? 'unhealthy' : waiting ? 'degraded' : 'healthy',
+    error_message: message,
+    details: { paused: isPaused, streams: outboxes },
+  };
 }
 
 /** The trades in the last message of an instrument, oldest first; none when the broker cannot be asked. */
@@ -208,21 +218,16 @@ async function main(): Promise<number> {
   const boot = randomBytes(6).toString('hex');
   const registry = createRegistry();
   const meters = createMeters(registry);
-  const publisher = new Publisher(nats, {
-    mode: config.mode,
+  const delivery = await Delivery.open({
+    nats,
+    config,
     boot,
     startedAt: Date.now(),
-    maxInFlight: MAX_IN_FLIGHT,
-    maxInFlightBytes: MAX_IN_FLIGHT_BYTES,
-    ackTimeoutMs: ACK_TIMEOUT_MS,
-    onStored: ({ subject }, seconds) => {
-      meters.published(subject, seconds);
-      collector.balance();
-    },
+    onStored: ({ subject }, seconds) => meters.published(subject, seconds),
     onRefused: (subject, reason) => meters.publishRefused(subject, reason),
     log,
   });
-  const collector: Collector = new Collector(config, boot, publisher, meters, nats, log);
+  const collector: Collector = new Collector(config, boot, delivery, meters, nats, log);
   registerGauges(registry, collector);
   const health = () => collector.health();
   const http = { health, registry, log };
@@ -236,7 +241,8 @@ async function main(): Promise<number> {
   log.info({ event: 'stopped', complete, rows: report.rows });
   await Promise.all([healthServer.close(), metricsServer.close(), nats.close()]);
   await lock.release();
-  return complete && finished !== false ? 0 : 1;
+  // What the broker does not have is in the outbox.
+  return finished !== false ? 0 : 1;
 }
 
 /** True once every stream has had a row; false when that took too long. */

@@ -291,7 +291,7 @@ async function main(): Promise<number> {
   const lock = await takeLock(config.dataDir, 'npm start');
   const stopped = interrupted();
   if (plan.mode === 'demo') {
-    for (const part of ['nats', 'clickhouse', 'state', 'deadletter', 'logs', 'endpoints.json']) {
+    for (const part of ['nats', 'clickhouse', 'state', 'outbox', 'deadletter', 'logs', 'endpoints.json']) {
       rmSync(join(config.dataDir, part), { recursive: true, force: true });
     }
   }

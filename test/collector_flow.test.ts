@@ -11,15 +11,21 @@ import { countPublished, type Published } from '../scripts/lib/ledger.ts';
 import { createLogger } from '../scripts/lib/log.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
 import { streamDefinitions } from '../scripts/lib/streams.ts';
-import { Pipeline, READY_MS } from './pipeline.ts';
+import { type HealthDocument, Pipeline, READY_MS } from './pipeline.ts';
 
 const MIB = 2 ** 20;
+/** Bound of the files in which books wait for the broker. */
+const OUTBOX_BYTES = 150 * MIB;
+/** A collector that held what waits on disk in memory, too, would be above it. */
+const MEMORY_BYTES = 380 * MIB;
 /** Levels that make a diff large, so that few frames make many bytes. */
 const LEVELS = Array.from({ length: 4000 }, (_, i) => [`${(50_000 - i / 10).toFixed(2)}`, '1.00000000']);
 
 /** A venue that sends diffs as fast as they are read. */
 class Flood {
-  private readonly http = createServer((_, answer) => answer.writeHead(500).end());
+  private readonly http = createServer((_, answer) =>
+    answer.end(JSON.stringify({ lastUpdateId: this.sent, bids: LEVELS, asks: [['60000', '1']] })),
+  );
   private readonly sockets = new WebSocketServer({ server: this.http });
   readonly directory = mkdtempSync(join(tmpdir(), 'marketprism-flood-'));
   socket: WebSocket | null = null;
@@ -69,6 +75,8 @@ describe('the collector between a flood and a broker that does not answer', () =
     HEALTH_GRACE_SECONDS: '0',
     MARKETPRISM_EXCHANGES: 'binance_spot',
     MARKETPRISM_SYMBOLS: 'BTC-USDT',
+    // Five parts of seven are the books'.
+    MARKETPRISM_OUTBOX_MAX_BYTES: String((OUTBOX_BYTES * 7) / 5),
   });
   const flood = new Flood();
 
@@ -108,34 +116,66 @@ describe('the collector between a flood and a broker that does not answer', () =
     }
   }
 
-  const checkOfBroker = async () => {
-    const { broker } = (await pipeline.health('collector'))!.checks;
-    return { status: broker!.status, waiting: broker!.details.waiting_bytes as number };
+  /** Rows of diffs, and of the snapshot that they stand on. */
+  const diffs = async () =>
+    (await pipeline.health('collector'))?.received?.find(({ data_type }) => data_type === 'orderbook_update')?.received;
+
+  interface Outbox {
+    stream: string;
+    spilledBytes: number;
+    isFull: boolean;
+    minutes_left: number | null;
+  }
+
+  const look = async () => {
+    const { checks, metrics } = (await pipeline.health('collector'))! as HealthDocument & {
+      metrics: { process_rss_bytes: number };
+    };
+    const { status, error_message, details } = checks.outbox!;
+    const books = (details.streams as Outbox[]).find(({ stream }) => stream === 'ORDERBOOK_SNAP')!;
+    const waiting = checks.broker!.details.waiting_bytes as number;
+    return { status, error_message, paused: details.paused, ...books, waiting, rss: metrics.process_rss_bytes };
   };
 
-  test('stops reading its sockets at a bound, says so, and goes on where it stopped', async () => {
+  test('puts on disk what the broker does not take, stops reading its sockets at a bound, says so, and goes on where it stopped', async () => {
     await startCollector();
     broker('SIGSTOP');
-    // Far more than the bound, and than what the sockets between us hold.
     let most = 0;
-    await waitFor('the pause', READY_MS, async () => {
+    const more = () => {
       for (let i = 0; i < 100 && flood.socket!.bufferedAmount < 8 * MIB; i++) flood.diff(LEVELS);
-      const { status, waiting } = await checkOfBroker();
-      most = Math.max(most, waiting);
-      return status === 'unhealthy' && flood.socket!.bufferedAmount >= 8 * MIB;
+    };
+    await waitFor('the disk', READY_MS, async () => {
+      more();
+      const { spilledBytes, minutes_left } = await look();
+      return spilledBytes > 20 * MIB && minutes_left !== null;
     });
+    const spilling = await look();
+    assert.deepEqual([spilling.status, spilling.paused], ['degraded', false]);
+    assert.match(spilling.error_message!, /^ORDERBOOK_SNAP: \d+ bytes wait on disk, full in [\d.]+ minutes$/);
+    await waitFor('the pause', READY_MS, async () => {
+      more();
+      const { paused, isFull, rss } = await look();
+      most = Math.max(most, rss);
+      return paused === true && isFull && flood.socket!.bufferedAmount >= 8 * MIB;
+    });
+    const full = await look();
+    assert.deepEqual([full.status, full.isFull], ['unhealthy', true]);
+    assert.match(full.error_message!, /sockets are paused$/);
     for (let i = 0; i < 20; i++) {
-      most = Math.max(most, (await checkOfBroker()).waiting);
+      const { waiting, rss } = await look();
+      most = Math.max(most, rss);
+      assert.ok(waiting < OUTBOX_BYTES * 1.3, `${waiting} bytes wait`);
       await new Promise((done) => setTimeout(done, 50));
     }
-    assert.ok(most > 60 * MIB && most < 100 * MIB, `${most} bytes wait`);
+    assert.ok(most < MEMORY_BYTES, `${most} bytes of memory`);
     assert.ok(flood.socket!.bufferedAmount >= 8 * MIB, 'the venue’s frames wait at the venue');
     broker('SIGCONT');
-    await waitFor('the rest', READY_MS, async () => (await pipeline.received()) === flood.sent);
-    await waitFor('the answers', READY_MS, async () => (await checkOfBroker()).waiting === 0);
-    assert.equal((await checkOfBroker()).status, 'healthy');
+    await waitFor('the rest', READY_MS, async () => (await diffs()) === flood.sent + 1);
+    await waitFor('the answers', READY_MS, async () => (await look()).waiting === 0);
+    const { status, paused } = await look();
+    assert.deepEqual([status, paused], ['healthy', false]);
     const { boot } = (await pipeline.health('collector')) as unknown as { boot: string };
-    assert.equal(await published(boot), flood.sent);
+    assert.equal(await published(boot), flood.sent + 1, 'the snapshot of the book, too');
   });
 
   test('a stop in the middle of the flow costs nothing of what was received, although the broker answers late', async () => {
@@ -148,7 +188,7 @@ describe('the collector between a flood and a broker that does not answer', () =
     // More than may be in flight: a part of it has not even been sent.
     await waitFor('a queue', READY_MS, async () => {
       for (let i = 0; i < 50 && flood.socket!.bufferedAmount < MIB; i++) flood.diff(LEVELS);
-      return (await checkOfBroker()).waiting > 24 * MIB;
+      return (await look()).waiting > 24 * MIB;
     });
     const stopping = pipeline.stop('collector');
     await waitFor('the stop', READY_MS, async () => pipeline.events('collector', 'stopping').length > 0);
@@ -158,8 +198,8 @@ describe('the collector between a flood and a broker that does not answer', () =
     clearInterval(more);
     assert.deepEqual([exit?.code, exit?.signal], [0, null], exit?.lastLine);
     const report = JSON.parse(readFileSync(join(pipeline.dir, 'state', 'collector-test.json'), 'utf8'));
-    const [diffs] = report.rows as { data_type: string; received: number }[];
-    assert.equal(diffs!.data_type, 'orderbook_update');
+    const rows = report.rows as { data_type: string; received: number }[];
+    const diffs = rows.find(({ data_type }) => data_type === 'orderbook_update');
     assert.equal(await published(report.boot), diffs!.received);
   });
 });

@@ -9,8 +9,8 @@ import type { Level } from './rows.ts';
 
 /** Levels kept a side. Diffs far from the market would otherwise pile up for months; 400 are published. */
 const MAX_LEVELS = 5000;
-/** Diffs held while a snapshot is on its way: at 10 to 50 a second, minutes. */
-const MAX_HELD = 20_000;
+/** Diffs held while a snapshot is on its way: it tells the book of seconds ago, and at 50 a second these are 20 s. */
+const MAX_HELD = 1000;
 /**
  * A diff with an old id but an event time this much after the last applied one means that the venue began to count anew;
  * ignoring it as "old" would freeze the book for good.

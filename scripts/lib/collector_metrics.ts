@@ -5,6 +5,7 @@
 import { statfsSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import type { Delivery, OutboxHealth } from './delivery.ts';
 import type { ExchangeRunner, RunnerHooks } from './exchange_runner.ts';
 import type { Publisher } from './jetstream.ts';
 import { parseSubject } from './streams.ts';
@@ -81,6 +82,7 @@ export interface MeteredCollector {
   startedAt: number;
   runners: ExchangeRunner[];
   publisher: Publisher;
+  delivery: Delivery;
   config: { dataDir: string };
 }
 
@@ -132,9 +134,26 @@ function machineGauges(gauge: MakeGauge, { startedAt, config }: MeteredCollector
   });
 }
 
-function brokerGauges(gauge: MakeGauge, { publisher }: MeteredCollector): void {
+function brokerGauges(gauge: MakeGauge, { publisher, delivery }: MeteredCollector): void {
   gauge('nats_connected', 'whether the broker is there', [], (each) => each.set(publisher.isConnected ? 1 : 0));
-  gauge('publish_waiting_bytes', 'bytes without an acknowledgement', [], (each) => each.set(publisher.waitingBytes));
+  gauge('publish_waiting_bytes', 'bytes without an acknowledgement', [], (each) => each.set(delivery.waitingBytes));
+  const perOutbox = (name: string, help: string, value: (outbox: OutboxHealth) => number | null) =>
+    gauge(`outbox_${name}`, help, ['stream'], (each) => {
+      for (const outbox of delivery.health()) {
+        const sample = value(outbox);
+        if (sample !== null) each.set({ stream: outbox.stream }, sample);
+      }
+    });
+  perOutbox('bytes', 'bytes in the files of the outbox, copies included', (outbox) => outbox.bytes);
+  perOutbox('spilled_bytes', 'bytes that wait on disk for the broker', (outbox) => outbox.spilledBytes);
+  perOutbox('full', '1 while the outbox takes no more', (outbox) => (outbox.isFull ? 1 : 0));
+  perOutbox('diverted', '1 while the broker’s stream is too full of unread rows', (outbox) =>
+    outbox.diverted ? 1 : 0,
+  );
+  perOutbox('minutes_left', 'until the outbox is full, at the present rate', (outbox) => outbox.minutes_left);
+  perOutbox('dropped_copies_total', 'second copies deleted before their time', (outbox) => outbox.droppedCopies);
+  perOutbox('damaged_total', 'places in the files that could not be read', (outbox) => outbox.damaged);
+  perOutbox('stream_unread_share', 'of the broker’s stream, not stored yet', (outbox) => outbox.unread_share);
   gauge('publish_events_total', 'retries, refusals, duplicates', ['kind'], (each) => {
     for (const [kind, value] of Object.entries(publisher.stats)) each.set({ kind }, value);
   });

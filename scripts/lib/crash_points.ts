@@ -3,6 +3,7 @@
  * it when it comes there for the third time. This is how it is proved, step by step, that a crash there loses and doubles nothing.
  */
 import { UsageError } from './cli.ts';
+import type { Logger } from './log.ts';
 
 export const CRASH_POINTS = [
   /** The collector has rows in a message that is nowhere else yet. */
@@ -62,6 +63,12 @@ const left = namesIn(process.env.MARKETPRISM_WITHOUT);
 /** Whether a safeguard works; it does, unless `MARKETPRISM_WITHOUT` names it, which loses data and is for proofs only. */
 export function isGuarded(name: Safeguard): boolean {
   return !left.includes(name);
+}
+
+/** Says loudly, at a start, what is left out. */
+export function tellLeftOut(log: Logger): void {
+  if (left.length > 0)
+    log.error({ event: 'safeguards_left_out', names: left }, 'rows will be lost or doubled: for proofs only');
 }
 
 /** @throws UsageError when `MARKETPRISM_CRASH_AT` or `MARKETPRISM_WITHOUT` names what there is not */

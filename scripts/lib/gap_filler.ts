@@ -19,6 +19,8 @@ const USUAL_FIRST_RETRY_MS = 1000;
 const LAST_RETRY_MS = 60_000;
 /** After so many failed requests another gap has its turn. */
 const MOST_FAILURES = 5;
+/** A gap that could not be asked for has its turn again after this. */
+const RETRY_LATER_MS = 60_000;
 /** A gap that is still open this long after it was fetched is fetched again. */
 const AGAIN_MS = 600_000;
 const FOLLOW_RETRY_MS = 5000;
@@ -145,8 +147,15 @@ export class GapFiller {
         }
         if (failures >= MOST_FAILURES) {
           // Perhaps only this one cannot be asked for: the others must not wait for it.
-          pending.notBefore = Date.now() + AGAIN_MS;
-          log.warn({ event: 'gap_not_fetched', exchange, symbol, gap_id: gap.gap_id, failures, again_ms: AGAIN_MS });
+          pending.notBefore = Date.now() + RETRY_LATER_MS;
+          log.warn({
+            event: 'gap_not_fetched',
+            exchange,
+            symbol,
+            gap_id: gap.gap_id,
+            failures,
+            again_ms: RETRY_LATER_MS,
+          });
           return;
         }
         await this.wait(Math.max(page.retryAt - Date.now(), wait));

@@ -14,9 +14,11 @@ import {
   nanos,
   RetentionPolicy,
   StorageType,
+  type StoredMsg,
   type StreamInfo,
 } from 'nats';
 import { shownUrl } from './config.ts';
+import { crashPoint } from './crash_points.ts';
 import type { Logger } from './log.ts';
 import type { DataType } from './rows.ts';
 import { durableName, type StreamDefinition, streamDefinitions } from './streams.ts';
@@ -114,6 +116,8 @@ export async function ensureStreams(
       log.info({ event: 'stream_created', stream: definition.name, max_bytes: definition.maxBytes });
       continue;
     }
+    // A stream that has to keep unread messages longer than usual goes on doing so.
+    if (info.config.max_age > wanted.max_age) wanted.max_age = info.config.max_age;
     const differing = differences(wanted, info.config);
     if (differing.length === 0) continue;
     try {
@@ -182,7 +186,8 @@ function apiErrorCode(error: unknown): number | undefined {
   return error instanceof NatsError ? error.api_error?.err_code : undefined;
 }
 
-/** Header names of our messages. */
+/** Header names of our messages; the first one is the broker's, which takes a second message of the same id for a copy. */
+const ID_HEADER = 'Nats-Msg-Id';
 export const MODE_HEADER = 'Mp-Mode';
 export const ROWS_HEADER = 'Mp-Rows';
 export const BOOT_HEADER = 'Mp-Boot';
@@ -239,6 +244,8 @@ export class Publisher {
     duplicate: 0,
     refused: 0,
   };
+  /** By stream: the message of ours that it stored last. */
+  readonly lastStored = new Map<string, { seq: number; id: string }>();
   private readonly queue: OutgoingMessage[] = [];
   private readonly inFlight = new Map<string, InFlight>();
   private readonly inbox = createInbox();
@@ -315,12 +322,13 @@ export class Publisher {
   private send(token: string, entry: InFlight): void {
     const { message } = entry;
     const head = headers();
-    head.set('Nats-Msg-Id', message.id + entry.suffix);
+    head.set(ID_HEADER, message.id + entry.suffix);
     head.set(MODE_HEADER, this.options.mode);
     head.set(ROWS_HEADER, String(message.rows));
     head.set(BOOT_HEADER, this.options.boot);
     head.set(STARTED_HEADER, String(this.options.startedAt));
     this.connection.publish(message.subject, message.payload, { headers: head, reply: `${this.inbox}.${token}` });
+    crashPoint('publish.sent');
   }
 
   private onAnswer(error: Error | null, answer: Msg): void {
@@ -337,7 +345,12 @@ export class Publisher {
       this.refuse('no stream takes this subject (503)', entry.message.subject);
       return;
     }
-    const ack = answer.json<{ error?: { description?: string }; duplicate?: boolean; seq?: number }>();
+    const ack = answer.json<{
+      error?: { description?: string };
+      duplicate?: boolean;
+      stream?: string;
+      seq?: number;
+    }>();
     if (ack.error) {
       this.refuse(ack.error.description ?? 'error without text', entry.message.subject);
       return;
@@ -349,10 +362,14 @@ export class Publisher {
       return;
     }
     if (ack.duplicate) this.stats.absorbed += 1;
+    else if (ack.stream && ack.seq) {
+      this.lastStored.set(ack.stream, { seq: ack.seq, id: entry.message.id + entry.suffix });
+    }
     this.settle(token, entry);
   }
 
   private settle(token: string, entry: InFlight): void {
+    crashPoint('publish.acknowledged');
     this.inFlight.delete(token);
     this.inFlightBytes -= entry.message.payload.length;
     this.stats.stored += 1;
@@ -558,17 +575,30 @@ function toDelivery(connection: NatsConnection, message: Msg): Delivery {
   };
 }
 
+/** The Nats-Msg-Id of the message at a sequence; null when there is none. */
+export async function messageId(manager: JetStreamManager, stream: string, seq: number): Promise<string | null> {
+  return (await messageAt(manager, stream, { seq }))?.header.get(ID_HEADER) ?? null;
+}
+
 /** A stored message by its sequence, or the last one of a subject; null when it is not there. */
 export async function storedMessage(
   manager: JetStreamManager,
   stream: string,
   which: number | string,
 ): Promise<{ subject: string; data: Uint8Array; startedAt: number | null } | null> {
+  const found = await messageAt(manager, stream, typeof which === 'number' ? { seq: which } : { last_by_subj: which });
+  if (found === null) return null;
+  const startedAt = Number(found.header.get(STARTED_HEADER));
+  return { subject: found.subject, data: found.data, startedAt: startedAt > 0 ? startedAt : null };
+}
+
+async function messageAt(
+  manager: JetStreamManager,
+  stream: string,
+  query: { seq: number } | { last_by_subj: string },
+): Promise<StoredMsg | null> {
   try {
-    const query = typeof which === 'number' ? { seq: which } : { last_by_subj: which };
-    const { subject, data, header } = await manager.streams.getMessage(stream, query);
-    const startedAt = Number(header.get(STARTED_HEADER));
-    return { subject, data, startedAt: startedAt > 0 ? startedAt : null };
+    return await manager.streams.getMessage(stream, query);
   } catch (error) {
     if (error instanceof NatsError && (error.api_error?.code === 404 || error.code === '404')) return null;
     throw error;

@@ -46,6 +46,8 @@ export interface OutboxOptions {
   dir: string;
   /** Bytes without an answer, from which on messages are spilled; they are read back below half of it. */
   highWatermarkBytes: number;
+  /** The same in rows; absent: only the bytes count. */
+  highWatermarkRows?: number;
   /** Bound of the files, bytes. */
   maxBytes: number;
   /** A file stays for this long after its last message was added, though the broker has everything in it, ms. */
@@ -265,6 +267,11 @@ export class Outbox {
     return this.writer.waitingBytes;
   }
 
+  /** Their rows. */
+  get waitingRows(): number {
+    return this.writer.waitingRows;
+  }
+
   /** The disk fails, or the files are as large as they may be and hold what the broker lacks: the owner stops its sources. */
   get isFull(): boolean {
     const { maxBytes } = this.options;
@@ -295,7 +302,14 @@ export class Outbox {
   }
 
   private get hasRoom(): boolean {
-    return this.flights.bytes < this.options.highWatermarkBytes;
+    return this.isBelow(1);
+  }
+
+  /** Whether what is handed on and without an answer is less than this share of the high watermark. */
+  private isBelow(share: number): boolean {
+    const { highWatermarkBytes, highWatermarkRows = Number.POSITIVE_INFINITY } = this.options;
+    const { bytes, rows } = this.flights;
+    return bytes < highWatermarkBytes * share && rows < highWatermarkRows * share;
   }
 
   /** Written in segments. */
@@ -341,9 +355,9 @@ export class Outbox {
 
   /** Hands on spilled messages once there is room. @param again also when it failed before */
   private pump(again = false): void {
-    const { flights, troubles } = this;
+    const { troubles } = this;
     if (this.pumping || this.reading || this.diverted || this.closing || this.handedOn === this.tail) return;
-    if (flights.bytes >= this.options.highWatermarkBytes / 2) return;
+    if (!this.isBelow(0.5)) return;
     if (!again && (troubles.has('read') || troubles.has('publish'))) return;
     if (this.handedOn < this.writer.written) {
       this.reading = this.readBack().then((goOn) => {

@@ -17,6 +17,8 @@ interface Flight {
 export class Flights {
   /** Bytes in the files of what is without an answer. */
   bytes = 0;
+  /** Their rows. */
+  rows = 0;
   private readonly open = new Map<OutgoingMessage, Flight>();
   /** By position; settled ones remain until all before them are settled, too. */
   private readonly order: Flight[] = [];
@@ -41,6 +43,7 @@ export class Flights {
     this.open.set(message, flight);
     this.order.push(flight);
     this.bytes += bytes;
+    this.rows += message.rows;
   }
 
   /** It is answered. @returns false when it is not in flight */
@@ -49,6 +52,7 @@ export class Flights {
     if (!flight) return false;
     this.open.delete(message);
     this.bytes -= flight.bytes;
+    this.rows -= message.rows;
     flight.settled = true;
     while (this.order[this.settled]?.settled) this.settled += 1;
     if (this.settled === this.order.length || this.settled >= SETTLED_LOT) {

@@ -88,6 +88,7 @@ export class OutboxWriter {
   /** Records that are not written, oldest first. */
   readonly queue: Unwritten[] = [];
   waitingBytes = 0;
+  waitingRows = 0;
   /** Positions up to which everything is in the files, and on the disk. */
   written: number;
   synced: number;
@@ -108,6 +109,7 @@ export class OutboxWriter {
   add(record: Unwritten): void {
     this.queue.push(record);
     this.waitingBytes += record.end - record.start;
+    this.waitingRows += record.message.rows;
     this.running ??= this.run();
   }
 
@@ -193,7 +195,7 @@ export class OutboxWriter {
   private settle(records: number): void {
     if (records === 0) return;
     const end = this.queue[records - 1]!.end;
-    this.queue.splice(0, records);
+    for (const { message } of this.queue.splice(0, records)) this.waitingRows -= message.rows;
     this.waitingBytes -= end - this.written;
     this.written = end;
     crashPoint('outbox.written');

@@ -48,6 +48,11 @@ export function streamOf(type: DataType): StreamDefinition {
   return DEFINITIONS.find((each) => each.types.includes(type))!;
 }
 
+/** The stream that takes a subject of ours. */
+export function streamNameOf(subject: string): StreamName {
+  return streamOf(subject.slice(0, subject.indexOf('.')) as DataType).name;
+}
+
 /** The store's durable of one data type. */
 export function durableName(type: DataType): string {
   return `store_${type}`;

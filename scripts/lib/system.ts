@@ -141,6 +141,7 @@ export class System {
     const seconds = (Date.now() - this.startedAt) / 1000;
     const sent = plan.mode === 'demo' ? await this.stopSimulator() : null;
     await this.gapsSettled();
+    await this.outboxEmpty();
     await this.children.get('collector')!.stop();
     await this.drained(DRAIN_LIMIT_MS);
     const client = createClickHouse(clickhouseServer(plan.config), 'marketprism-up');
@@ -174,6 +175,13 @@ export class System {
     } finally {
       await client.close();
     }
+  }
+
+  /** What waited on the collector's disk for the broker is on its way by now. */
+  private async outboxEmpty(): Promise<void> {
+    const deadline = Date.now() + DRAIN_LIMIT_MS;
+    const waiting = async () => (await getJson(this.plan.config.healthPort))?.metrics?.waiting_bytes ?? 0;
+    while ((await waiting()) > 0 && Date.now() < deadline) await pause(200);
   }
 
   /**
@@ -383,6 +391,7 @@ interface StatusDocument {
     }
   >;
   received?: { received: number }[];
+  metrics?: { waiting_bytes?: number };
 }
 
 /** A service's /health, or null when it does not answer. */

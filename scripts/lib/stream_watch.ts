@@ -1,0 +1,183 @@
+/**
+ * Watches the broker's streams for the collector: how much of each the store has not read, so that nothing unread is ever discarded; and
+ * whether a broker that came back still has what it had acknowledged.
+ */
+import { type ConsumerInfo, Events, type JetStreamManager, type NatsConnection, nanos, type StreamInfo } from 'nats';
+import { messageId } from './jetstream.ts';
+import type { Logger } from './log.ts';
+import { pause } from './pause.ts';
+import { durableName, type StreamDefinition, type StreamName } from './streams.ts';
+
+const WATCH_MS = 5000;
+/** Of a stream's bytes: above the first nothing more is published to it, below the second again. */
+const TOO_MUCH_SHARE = 0.7;
+const ENOUGH_SHARE = 0.4;
+/** Of a stream's greatest age: an unread message that is older makes the stream keep its messages longer. */
+const OLD_SHARE = 0.5;
+/** Once nothing unread is older than this share of the usual age, that is in force again. */
+const YOUNG_SHARE = 0.25;
+const NANOS_PER_MS = 1_000_000;
+
+/** A message that the broker has acknowledged. */
+export interface StoredMark {
+  seq: number;
+  /** Its Nats-Msg-Id. */
+  id: string;
+}
+
+export interface StreamWatchOptions {
+  nats: NatsConnection;
+  definitions: StreamDefinition[];
+  /** The newest message of ours that the broker has acknowledged. */
+  lastStored(name: StreamName): StoredMark | null;
+  /** The unread share has passed a bound. */
+  onUnread(name: StreamName, isTooMuch: boolean): void;
+  /** What the broker had acknowledged is not there any more. */
+  onTailLost(name: StreamName): void;
+  watchMs?: number;
+  log: Logger;
+}
+
+interface Watched {
+  unreadShare: number | null;
+  isTooMuch: boolean;
+  /** What is to be looked for: the broker has been away since. */
+  mark: StoredMark | null;
+}
+
+export class StreamWatch {
+  private readonly streams = new Map<StreamName, Watched>();
+  private readonly stopping = new AbortController();
+  private manager: JetStreamManager | null = null;
+
+  constructor(private readonly options: StreamWatchOptions) {
+    for (const { name } of options.definitions) {
+      this.streams.set(name, { unreadShare: null, isTooMuch: false, mark: null });
+    }
+    void this.followConnection();
+    void this.run();
+  }
+
+  state(name: StreamName): { unreadShare: number | null; isTooMuch: boolean } {
+    return this.streams.get(name)!;
+  }
+
+  stop(): void {
+    this.stopping.abort();
+  }
+
+  private async run(): Promise<void> {
+    const { definitions, log, watchMs = WATCH_MS } = this.options;
+    while (!this.stopping.signal.aborted) {
+      for (const definition of definitions) {
+        try {
+          await this.look(definition);
+        } catch (error) {
+          if (this.stopping.signal.aborted) return;
+          // Without an answer nothing is known; the outbox takes what the broker does not.
+          this.streams.get(definition.name)!.unreadShare = null;
+          log.warn({ event: 'stream_unwatched', stream: definition.name, err: error });
+        }
+      }
+      await pause(watchMs, this.stopping.signal).catch(() => undefined);
+    }
+  }
+
+  /** A broker that went away may come back without its tail: what it had last is looked for then. */
+  private async followConnection(): Promise<void> {
+    for await (const status of this.options.nats.status()) {
+      if (status.type !== Events.Disconnect) continue;
+      for (const [name, watched] of this.streams) watched.mark ??= this.options.lastStored(name);
+    }
+  }
+
+  private async look(definition: StreamDefinition): Promise<void> {
+    const { nats, onTailLost, log } = this.options;
+    const { name } = definition;
+    this.manager ??= await nats.jetstreamManager();
+    const manager = this.manager;
+    const watched = this.streams.get(name)!;
+    const info = await manager.streams.info(name);
+    const { mark } = watched;
+    if (mark !== null) {
+      if (!(await hasMessage(manager, info, mark))) {
+        log.error({ event: 'broker_lost_tail', stream: name, seq: mark.seq, last_seq: info.state.last_seq });
+        onTailLost(name);
+      }
+      watched.mark = null;
+    }
+    const durables: ConsumerInfo[] = [];
+    for await (const each of manager.consumers.list(name)) durables.push(each);
+    const floor = unreadFloor(info, durables, definition);
+    this.judgeShare(definition, watched, unreadShare(info, floor, definition));
+    await this.judgeAge(manager, definition, info, floor);
+  }
+
+  private judgeShare({ name }: StreamDefinition, watched: Watched, share: number): void {
+    const { onUnread, log } = this.options;
+    watched.unreadShare = share;
+    const isTooMuch = share > (watched.isTooMuch ? ENOUGH_SHARE : TOO_MUCH_SHARE);
+    if (isTooMuch === watched.isTooMuch) return;
+    watched.isTooMuch = isTooMuch;
+    if (isTooMuch) log.error({ event: 'stream_diverted', stream: name, unread_share: share });
+    else log.warn({ event: 'stream_resumed', stream: name, unread_share: share });
+    onUnread(name, isTooMuch);
+  }
+
+  private async judgeAge(
+    manager: JetStreamManager,
+    { name, maxAgeMs }: StreamDefinition,
+    { config, state }: StreamInfo,
+    floor: number,
+  ): Promise<void> {
+    const { log } = this.options;
+    const liveMs = config.max_age / NANOS_PER_MS;
+    const age = await this.unreadAge(manager, name, state, floor);
+    const isOld = age > liveMs * OLD_SHARE;
+    if (!isOld && !(liveMs > maxAgeMs && age < maxAgeMs * YOUNG_SHARE)) return;
+    const wantedMs = isOld ? liveMs * 2 : maxAgeMs;
+    await manager.streams.update(name, { ...config, max_age: nanos(wantedMs) });
+    const figures = { stream: name, oldest_unread_ms: age, max_age_ms: wantedMs };
+    if (isOld) log.error({ event: 'stream_age_raised', ...figures });
+    else log.warn({ event: 'stream_age_restored', ...figures });
+  }
+
+  /** Age of the oldest message that the store has not read, ms; 0 when it has read all. */
+  private async unreadAge(
+    manager: JetStreamManager,
+    name: StreamName,
+    state: StreamInfo['state'],
+    floor: number,
+  ): Promise<number> {
+    if (state.messages === 0 || floor >= state.last_seq) return 0;
+    if (floor < state.first_seq) return Date.now() - Date.parse(state.first_ts as unknown as string);
+    const { time } = await manager.streams.getMessage(name, { seq: floor + 1 });
+    return Date.now() - time.getTime();
+  }
+}
+
+/** Up to here the store has read everything of a stream. */
+export function unreadFloor({ state }: StreamInfo, durables: ConsumerInfo[], { types }: StreamDefinition): number {
+  const floors = types.map((type) => {
+    const durable = durables.find(({ name }) => name === durableName(type));
+    // A store that was never there has read nothing.
+    if (durable === undefined) return 0;
+    // A type of which nothing waits holds nothing back, however long ago its last message was.
+    return durable.num_pending + durable.num_ack_pending === 0 ? state.last_seq : durable.ack_floor.stream_seq;
+  });
+  return Math.min(...floors);
+}
+
+/** The share of a stream's bound that is taken by what is above `floor`. */
+export function unreadShare({ state }: StreamInfo, floor: number, { maxBytes }: StreamDefinition): number {
+  if (state.messages === 0) return 0;
+  const unread = Math.max(state.last_seq - Math.max(floor, state.first_seq - 1), 0);
+  const all = state.last_seq - state.first_seq + 1;
+  return (state.bytes * unread) / all / maxBytes;
+}
+
+/** Whether a message is still there; one that is older than everything in the stream was let go by its limits. */
+async function hasMessage(manager: JetStreamManager, info: StreamInfo, { seq, id }: StoredMark): Promise<boolean> {
+  if (seq < info.state.first_seq && info.state.last_seq >= seq) return true;
+  return (await messageId(manager, info.config.name, seq)) === id;
+}
