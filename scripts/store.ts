@@ -18,6 +18,7 @@ MARKETPRISM_MODE, HOT_STORAGE_HTTP_PORT (8085, /health and /metrics), LOG_LEVEL.
 import { randomBytes } from 'node:crypto';
 import { setMaxListeners } from 'node:events';
 import { mkdirSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { ClickHouseClient } from '@clickhouse/client';
 import type { JetStreamManager, NatsConnection } from 'nats';
 import { Gauge } from 'prom-client';
@@ -26,6 +27,7 @@ import { Batcher } from './lib/batcher.ts';
 import { flags, runAsScript } from './lib/cli.ts';
 import { createClickHouse, fence, selectText } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
+import { isGuarded, tellLeftOut } from './lib/crash_points.ts';
 import { currentEpoch } from './lib/epochs.ts';
 import { readingSequence, type Sequence, TRADES } from './lib/gap_finder.ts';
 import { GapKeeper } from './lib/gap_keeper.ts';
@@ -63,6 +65,9 @@ const GAP_LOOK_MS = 10_000;
 const GAP_MESSAGES = 64;
 const GAP_BYTES = 4 * 1024 * 1024;
 const ACK_TIMEOUT_MS = 5000;
+
+/** What the database has not answered this long after a stop is left: the next store waits until it is over, and looks. */
+const LEAVE_MS = 5000;
 
 /** The parts of a running store. */
 interface Store {
@@ -185,7 +190,7 @@ async function findEpochs(store: Omit<Store, 'tables' | 'gaps'>, stop: AbortSign
   for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
     try {
       await ensureStreams(manager, definitions, log);
-      await fence(hot, 'store:', stop);
+      if (isGuarded('fence')) await fence(hot, 'store:', stop);
       const epochs = new Map<string, number>();
       for (const definition of definitions) {
         for (const type of definition.types) await ensureDurable(manager, definition, type, config.ackWaitSeconds);
@@ -263,16 +268,19 @@ function sequences(): Sequence[] {
 /** The watch over holes in hot, and its way to JetStream. */
 function keepGaps(store: Store): { keeper: GapKeeper; publisher: Publisher } {
   const { config, log, nats, manager, hot, tables } = store;
-  const publisher = new Publisher(nats, {
-    mode: config.mode,
-    boot: randomBytes(6).toString('hex'),
-    startedAt: store.startedAt,
-    maxInFlight: GAP_MESSAGES,
-    maxInFlightBytes: GAP_BYTES,
-    ackTimeoutMs: ACK_TIMEOUT_MS,
-    onStored: () => undefined,
-    log,
-  });
+  const publisher = new Publisher(
+    {
+      mode: config.mode,
+      boot: randomBytes(6).toString('hex'),
+      startedAt: store.startedAt,
+      maxInFlight: GAP_MESSAGES,
+      maxInFlightBytes: GAP_BYTES,
+      ackTimeoutMs: ACK_TIMEOUT_MS,
+      onStored: () => undefined,
+      log,
+    },
+    nats,
+  );
   const tableOf = (type: DataType) => tables.find((table) => table.type === type)!;
   const keeper = new GapKeeper({
     client: hot,
@@ -300,6 +308,7 @@ async function main(): Promise<number> {
   const options = flags(USAGE, { once: { type: 'boolean', default: false } });
   const config = loadConfig();
   const log = createLogger('store');
+  tellLeftOut(log);
   mkdirSync(config.dataDir, { recursive: true });
   const lock = await takeLock(config.dataDir, 'store');
   const abort = new AbortController();
@@ -327,7 +336,7 @@ async function main(): Promise<number> {
   const store: Store = { ...base, tables: [], gaps: null };
   const http = { health: () => health(store), registry: registerMetrics(store), log };
   const server = await serveStatus({ ...http, port: config.storePort, portName: 'HOT_STORAGE_HTTP_PORT' });
-  try {
+  const work = async () => {
     await prepareDatabase(base, stop);
     store.tables = await openTables(base, stop);
     log.info({ event: 'started', health: server.port, database: config.hotDatabase });
@@ -338,6 +347,10 @@ async function main(): Promise<number> {
     if (options.once) void Promise.all(loops).then(() => abort.abort(new Error('done')));
     await Promise.all([...loops, watching, keeper?.keeper.run(stop)]);
     keeper?.publisher.close();
+  };
+  const left = stopped.then(() => delay(LEAVE_MS, 'left', { ref: false }));
+  try {
+    if ((await Promise.race([work(), left])) === 'left') log.warn({ event: 'work_left' });
   } catch (error) {
     if (!stop.aborted) throw error;
   }

@@ -15,8 +15,6 @@ export type Fault =
 export class FaultProxy {
   /** Chooses the fault of an insert; null: forwarded as it is. */
   onInsert: () => Fault | null = () => null;
-  /** True: look-ups answer that nothing is there. The negative control. */
-  blindLookups = false;
   faults = 0;
   private readonly server: Server;
 
@@ -48,7 +46,6 @@ export class FaultProxy {
       if (fault !== null) this.faults += 1;
       if (fault === 'refused') incoming.socket.destroy();
       else if (fault === 'unavailable') answer.writeHead(503).end('no server is here');
-      else if (this.blindLookups && sql.startsWith('SELECT exchange, market_type, symbol')) answer.writeHead(200).end();
       else this.forward(incoming, answer, body, fault);
     });
   }

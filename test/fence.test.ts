@@ -66,22 +66,21 @@ class SlowLink {
 }
 
 describe('an insert that ends after its client was cut off', () => {
-  const pipeline = new Pipeline();
+  /** Taken by a store when it starts. */
+  const extra: NodeJS.ProcessEnv = {};
+  const pipeline = new Pipeline(extra);
   let link: SlowLink;
+  let linkPort: number;
   let nats: NatsConnection;
 
   before(async () => {
     await pipeline.choosePorts();
     await pipeline.startBroker();
     await pipeline.startDatabase();
-    const database = pipeline.ports.clickhouse;
-    link = new SlowLink(`http://127.0.0.1:${database}`);
-    const port = await freePort();
-    await link.listen(port);
-    // The store alone goes through the link; the test asks the database itself.
-    pipeline.ports.clickhouse = port;
-    await pipeline.startStore();
-    pipeline.ports.clickhouse = database;
+    link = new SlowLink(pipeline.env.CLICKHOUSE_URL!);
+    linkPort = await freePort();
+    await link.listen(linkPort);
+    await startStore();
     nats = await pipeline.nats();
   });
   after(async () => {
@@ -89,6 +88,14 @@ describe('an insert that ends after its client was cut off', () => {
     await link?.close();
     await pipeline.close();
   });
+
+  /** The store alone goes through the link; the test asks the database itself. */
+  async function startStore(): Promise<void> {
+    const database = pipeline.ports.clickhouse;
+    pipeline.ports.clickhouse = linkPort;
+    await pipeline.startStore();
+    pipeline.ports.clickhouse = database;
+  }
 
   async function publish(from: number): Promise<void> {
     const head = headers();
@@ -103,6 +110,10 @@ describe('an insert that ends after its client was cut off', () => {
       `SELECT count(), uniqExact(trade_id) FROM marketprism_hot.trades WHERE ${where}`,
     );
     return row!.map(Number);
+  }
+
+  async function proveOnce(from: number): Promise<void> {
+    assert.deepEqual(await count(from), [200, 200]);
   }
 
   /** Lets the held insert go once the store has gone on without waiting, or after a time in which it should not. */
@@ -125,7 +136,7 @@ describe('an insert that ends after its client was cut off', () => {
     await held;
     await releaseLate(1, 1000);
     await pipeline.drained();
-    assert.deepEqual(await count(1000), [200, 200]);
+    await proveOnce(1000);
   });
 
   test('is waited for by the next store, too, when the one that sent it was killed', async () => {
@@ -138,6 +149,30 @@ describe('an insert that ends after its client was cut off', () => {
     await pipeline.kill('store');
     await releaseLate(before + 1, 2000);
     await pipeline.drained();
-    assert.deepEqual(await count(2000), [200, 200]);
+    await proveOnce(2000);
   });
+
+  for (const [killed, from] of [
+    [false, 3000],
+    [true, 4000],
+  ] as const) {
+    const when = killed ? 'when the store that sent it was killed' : 'when its answer was lost';
+    test(`negative control: not waited for ${when}, it doubles rows, and the proof says so`, async () => {
+      await pipeline.stop('store');
+      extra.MARKETPRISM_WITHOUT = 'fence';
+      await startStore();
+      const held = new Promise<void>((done) => {
+        link.onHeld = done;
+      });
+      await publish(from);
+      await held;
+      if (killed) await pipeline.kill('store');
+      await pipeline.drained();
+      await proveOnce(from);
+      link.release();
+      await waitFor('the late insert', READY_MS, async () => (await count(from))[0]! > 200);
+      await assert.rejects(proveOnce(from), assert.AssertionError);
+      assert.deepEqual(await count(from), [400, 200]);
+    });
+  }
 });

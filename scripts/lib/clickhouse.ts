@@ -1,6 +1,8 @@
 /** ClickHouse as this project uses it: one client per server, inserts that fail loudly, and the fence after an unclear one. */
 import { Readable } from 'node:stream';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type ClickHouseClient, ClickHouseError, type ClickHouseSettings, createClient } from '@clickhouse/client';
+import { crashPoint } from './crash_points.ts';
 import { pause } from './pause.ts';
 
 /**
@@ -55,11 +57,20 @@ export async function insertLines(
     query: `INSERT INTO ${table} FORMAT JSONEachRow`,
     query_id: queryId,
     clickhouse_settings: INSERT_SETTINGS,
-    values: Readable.from([lines], { objectMode: false }),
+    values: Readable.from(inHalves(lines), { objectMode: false }),
   });
   for await (const _chunk of stream) {
     // The body is empty; reading it to its end frees the connection.
   }
+}
+
+/** A body in two pieces, of which the first is handed to the system before the second is there. */
+async function* inHalves(body: Buffer): AsyncGenerator<Buffer> {
+  const middle = body.length >> 1;
+  yield body.subarray(0, middle);
+  await nextTurn();
+  crashPoint('store.inserting');
+  yield body.subarray(middle);
 }
 
 /** The rows of a query as lists of text columns. For values without tabs or line breaks. */

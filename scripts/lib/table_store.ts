@@ -1,5 +1,6 @@
 /** One data type's way from its durable into its table: gather, look, insert, confirm, acknowledge. */
 import { randomBytes } from 'node:crypto';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { ClickHouseClient } from '@clickhouse/client';
 import {
   type Arrival,
@@ -11,6 +12,7 @@ import {
   streamKey,
 } from './arrivals.ts';
 import { fence, insertLines, isPoison, selectText } from './clickhouse.ts';
+import { crashPoint, isGuarded } from './crash_points.ts';
 import { appendDeadLetters, type DeadLetter } from './deadletter.ts';
 import type { Delivery, PullConsumer } from './jetstream.ts';
 import type { Logger } from './log.ts';
@@ -116,8 +118,16 @@ export class TableStore {
     }, ackWaitMs / 3);
     try {
       const batch = await this.gather(messages);
+      crashPoint('store.taken');
+      const acknowledge = () => {
+        for (const message of messages) message.ack();
+      };
+      if (!isGuarded('order')) acknowledge();
       await this.store(batch);
-      for (const message of messages) message.ack();
+      acknowledge();
+      // The client hands them to the system before the next turn.
+      await nextTurn();
+      crashPoint('store.acknowledged');
       this.stats.lastConfirmedAt = Date.now();
     } catch (error) {
       // Stopped in the middle: what is not acknowledged comes again, and is looked up then.
@@ -185,8 +195,9 @@ export class TableStore {
     for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
       let asked = false;
       try {
-        await this.look(batch);
+        if (isGuarded('look')) await this.look(batch);
         asked = true;
+        crashPoint('store.looked');
         await this.insert(
           [...batch.streams.values()].flatMap(({ rows }) => [...rows.values()]),
           batch,
@@ -200,7 +211,7 @@ export class TableStore {
         await pause(wait, stop);
         if (!asked) continue;
         this.stats.unclear += 1;
-        await this.fenced(hot.client, prefix);
+        if (isGuarded('fence')) await this.fenced(hot.client, prefix);
       }
     }
   }
@@ -242,6 +253,7 @@ export class TableStore {
     const queryId = `store:${TABLES[this.type].name}:${randomBytes(8).toString('hex')}`;
     try {
       await insertLines(this.options.hot.client, this.table, lines, queryId);
+      crashPoint('store.inserted');
       this.stats.inserts += 1;
       this.stats.inserted += rows.length;
     } catch (error) {
@@ -272,6 +284,7 @@ export class TableStore {
       row: Buffer.from(line, 'latin1').toString(),
     }));
     appendDeadLetters(dataDir, this.type, letters, new Date());
+    crashPoint('store.buried');
     this.stats.deadletters += letters.length;
     log.warn({ event: 'deadletter', type: this.type, rows: letters.length, subject, reason: letters[0]!.reason });
   }
