@@ -230,6 +230,9 @@ describe('the collector against exchanges that misbehave', () => {
     const env = { ...pipeline.env, HEALTH_CHECK_PORT: '0', METRICS_PORT: '0' };
     const second = spawnSync(process.execPath, ['--import', 'tsx', 'scripts/collector.ts'], { env, encoding: 'utf8' });
     assert.equal(second.status, 1);
-    assert.match(second.stderr, /^collector test in \S+ is already held \(pid \d+, since .*\): stop that one first\n$/);
+    const holder = /^collector test in \S+ is already held \(pid (\d+), since .*\): stop that one first\n$/.exec(
+      second.stderr,
+    );
+    assert.equal(Number(holder?.[1]), pipeline.children.get('collector')!.pid, second.stderr);
   });
 });

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { consumerOpts } from 'nats';
 import { BOOT_HEADER, STARTED_HEADER } from '../scripts/lib/jetstream.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
 import { type DataType, EXCHANGES, TABLES } from '../scripts/lib/rows.ts';
@@ -15,8 +16,10 @@ import { type CollectorName, type HealthDocument, Pipeline, READY_MS } from './p
 const ORDERBOOK_MS = 2000;
 const MINUTE_MS = 60_000;
 /** Of the venues' time, so that there are whole minutes of readings; both collectors read through it. */
-const SKIPPED_SECONDS = 185;
+const SKIPPED_SECONDS = 245;
 const TRADES_PER_SECOND = 5;
+/** What every service promises. */
+const STOP_MS = 10_000;
 
 type Row = Record<string, unknown> & {
   exchange: string;
@@ -47,8 +50,9 @@ const SAMPLED: { type: DataType; exchanges: readonly string[]; everyMs: number; 
 interface Stored {
   type: DataType;
   row: Row;
-  /** Which run of a collector received it. What a killed run left on its disk, the next one publishes. */
+  /** Which run of a collector received it, and which one published it: what a killed run left on its disk, the next one publishes. */
   run: string;
+  boot: string;
 }
 
 interface CollectorHealth extends HealthDocument {
@@ -65,6 +69,7 @@ describe('two collectors side by side, each killed once', () => {
   });
   /** The last word of each collector. */
   const last = new Map<CollectorName, CollectorHealth>();
+  const restarts = new Map<CollectorName, number>();
   /** Every row in JetStream, and whose it is. */
   let stored: Stored[] = [];
 
@@ -132,6 +137,7 @@ describe('two collectors side by side, each killed once', () => {
     // Each asks the venues for readings every minute, whether or not anything is sent.
     for (const name of ['collector', 'collector_b'] as const) {
       last.set(name, (await health(name))!);
+      restarts.set(name, pipeline.children.get(name)!.restarts);
       const exit = await pipeline.stop(name);
       assert.deepEqual([exit?.code, exit?.signal], [0, null], `${name}: ${exit?.lastLine}`);
     }
@@ -149,8 +155,11 @@ describe('two collectors side by side, each killed once', () => {
       const manager = await nats.jetstreamManager();
       for (const { name } of streamDefinitions()) {
         const { state } = await manager.streams.info(name);
-        const messages = await (await nats.jetstream().consumers.get(name)).consume({ max_messages: 5000 });
-        for await (const message of messages) {
+        const options = consumerOpts();
+        options.orderedConsumer();
+        options.bindStream(name);
+        options.startSequence(state.first_seq);
+        for await (const message of await nats.jetstream().subscribe('>', options)) {
           const { type } = parseSubject(message.subject)!;
           const boot = message.headers!.get(BOOT_HEADER);
           if (type !== 'gap') starts.set(boot, Number(message.headers!.get(STARTED_HEADER)));
@@ -169,8 +178,27 @@ describe('two collectors side by side, each killed once', () => {
     }
     return found.flatMap(({ type, row, boot }) => {
       const run = runs.get(boot)?.findLast(({ at }) => at <= row.received_at)?.run;
-      return run === undefined ? [] : [{ type, row, run }];
+      return run === undefined ? [] : [{ type, row, run, boot }];
     });
+  }
+
+  /** What the last run of a collector received by its own count, and what JetStream has of it: exchange and type → distinct rows. */
+  function lastRun(
+    name: CollectorName,
+    among: Stored[],
+  ): { received: Map<string, number>; published: Map<string, number> } {
+    const [directory, id] = name === 'collector' ? [pipeline.dir, 'test'] : [join(pipeline.dir, 'b'), 'test-b'];
+    const report = JSON.parse(readFileSync(join(directory, 'state', `collector-${id}.json`), 'utf8'));
+    const told = report.rows as { exchange: string; data_type: string; received: number }[];
+    const received = new Map(told.map((each) => [`${each.exchange} ${each.data_type}`, each.received]));
+    const keys = new Map<string, Set<string>>();
+    for (const { type, row, boot } of among) {
+      if (boot !== report.boot) continue;
+      const kind = `${row.exchange} ${type}`;
+      if (!keys.has(kind)) keys.set(kind, new Set());
+      keys.get(kind)!.add([row.market_type, row.symbol, ...TABLES[type].key.map((member) => row[member])].join(' '));
+    }
+    return { received, published: new Map([...keys].map(([kind, { size }]) => [kind, size])) };
   }
 
   test('every table holds each published row once, and nothing else', async (context) => {
@@ -287,24 +315,21 @@ describe('two collectors side by side, each killed once', () => {
   });
 
   test('each of the two has published all that it received, although the other had published the same before', (context) => {
-    for (const [name, { boot, checks }] of last) {
+    for (const [name, { checks }] of last) {
       const { duplicate } = checks.broker!.details as { duplicate: number };
       context.diagnostic(`${name}: ${duplicate} messages under an id that was there`);
       assert.ok(duplicate > 0, `${name}: messages that the other had published`);
-      const [directory, id] = name === 'collector' ? [pipeline.dir, 'test'] : [join(pipeline.dir, 'b'), 'test-b'];
-      const report = JSON.parse(readFileSync(join(directory, 'state', `collector-${id}.json`), 'utf8'));
-      assert.equal(report.boot, boot);
-      const received = report.rows as { exchange: string; data_type: string; received: number }[];
-      assert.ok(received.length > 20, `${received.length} kinds of rows`);
-      for (const { exchange, data_type, received: count } of received) {
-        const own = stored.filter(
-          ({ type, run, row }) => type === data_type && row.exchange === exchange && run === `${name} ${boot}`,
-        );
-        const keys = own.map(({ type, row }) =>
-          [row.market_type, row.symbol, ...TABLES[type].key.map((member) => row[member])].join(' '),
-        );
-        assert.equal(new Set(keys).size, count, `${name} ${exchange} ${data_type}`);
-      }
+      const { received, published } = lastRun(name, stored);
+      assert.ok(received.size > 20, `${received.size} kinds of rows`);
+      // It has published what the killed run before it left, too.
+      for (const [kind, count] of received) assert.ok((published.get(kind) ?? 0) >= count, `${name} ${kind}`);
+    }
+  });
+
+  test('a killed collector is back with its next start: its lock has gone with it', () => {
+    for (const [name, count] of restarts) {
+      assert.equal(count, 1, `${name}: starts after the kill`);
+      assert.doesNotMatch(pipeline.log(name), /already held/);
     }
   });
 
@@ -326,5 +351,25 @@ describe('two collectors side by side, each killed once', () => {
       );
     await waitFor('the gap', READY_MS, async () => (await gaps()).length > 0);
     assert.deepEqual(await gaps(), [['binance_spot', 'BTC-USDT', '1', 'filled']]);
+  });
+
+  test('both stop within 10 s in the middle of a flood, and JetStream has all that they received', async (context) => {
+    for (const exchange of EXCHANGES) await pipeline.simulate({ action: 'skip', exchange, seconds: 300 });
+    const begun = performance.now();
+    const exits = await Promise.all([pipeline.stop('collector'), pipeline.stop('collector_b')]);
+    assert.ok(performance.now() - begun < STOP_MS, `${performance.now() - begun} ms`);
+    for (const exit of exits) assert.deepEqual([exit?.code, exit?.signal], [0, null], exit?.lastLine);
+    const rows = await everyRow();
+    for (const name of ['collector', 'collector_b'] as const) {
+      const { received, published } = lastRun(name, rows);
+      const counts = (of: Map<string, number>) => [...of].sort();
+      // What was fetched to fill the gap is in both, too.
+      assert.deepEqual(counts(published), counts(received), name);
+      context.diagnostic(`${name}: ${[...received.values()].reduce((sum, each) => sum + each, 0)} rows`);
+    }
+    const [[copies] = []] = await pipeline.query(
+      'SELECT count() - uniqExact(exchange, symbol, trade_id) FROM marketprism_hot.trades',
+    );
+    assert.equal(copies, '0');
   });
 });
