@@ -26,9 +26,10 @@ import type { Instrument, TradeMark } from './lib/exchange.ts';
 import { ExchangeRunner } from './lib/exchange_runner.ts';
 import { writeJsonAtomic } from './lib/files.ts';
 import { GapFiller } from './lib/gap_filler.ts';
-import { connectNats, ensureStreams, type Publisher, storedMessage } from './lib/jetstream.ts';
+import { connectWithStreams, type Publisher, storedMessage } from './lib/jetstream.ts';
 import { takeLock } from './lib/lock.ts';
 import { createLogger, type Logger } from './lib/log.ts';
+import { pause } from './lib/pause.ts';
 import { type Check, createRegistry, healthDocument, serveStatus, untilStopped } from './lib/service.ts';
 import { streamDefinitions, streamOf, subjectOf } from './lib/streams.ts';
 
@@ -37,6 +38,8 @@ const DRAIN_LIMIT_MS = 6000;
 /** How often it is looked whether sockets may be read again, if nothing else tells. */
 const BALANCE_MS = 250;
 const ONCE_LIMIT_MS = 60_000;
+/** Between questions to a broker that does not answer. */
+const ASK_AGAIN_MS = 500;
 
 /** All exchanges of one collector, their common way to JetStream, and what is told about them. */
 class Collector {
@@ -55,19 +58,19 @@ class Collector {
     readonly boot: string,
     readonly delivery: Delivery,
     meters: CollectorMeters,
-    nats: NatsConnection,
-    log: Logger,
+    private readonly nats: Promise<NatsConnection>,
+    private readonly log: Logger,
   ) {
     this.batcher = new Batcher((message) => delivery.push(message));
     this.timer = setInterval(() => this.balance(), BALANCE_MS);
     const sink = {
       batcher: this.batcher,
       rowsWait: () => this.rowsWait(),
-      lastTrades: (instrument: Instrument) => lastTrades(nats, instrument, log),
+      lastTrades: (instrument: Instrument) => this.lastTrades(instrument),
     };
     this.runners = config.exchanges.map((name) => new ExchangeRunner(exchangeModule(name), config, sink, meters, log));
-    this.filler = new GapFiller({ nats, runners: this.runners, sink, log });
-    this.filler.start();
+    this.filler = new GapFiller({ runners: this.runners, sink, log });
+    void nats.then((connection) => this.filler.start(connection));
   }
 
   /** Rows were added: they leave together after the linger. */
@@ -103,6 +106,25 @@ class Collector {
     if (this.lingering) clearTimeout(this.lingering);
     this.batcher.flush();
     return this.delivery.stop(DRAIN_LIMIT_MS);
+  }
+
+  /**
+   * The trades in the last message of an instrument, oldest first. Waits for the broker, and for what an earlier run left in the
+   * outbox: not to know them would be a gap that nobody is told of.
+   */
+  private async lastTrades({ exchange, market_type, symbol }: Instrument): Promise<TradeMark[]> {
+    const subject = subjectOf({ type: 'trade', exchange, market_type, symbol });
+    const nats = await this.nats;
+    for (;;) {
+      try {
+        while (this.delivery.isSpilling) await pause(ASK_AGAIN_MS);
+        const message = await storedMessage(await nats.jetstreamManager(), streamOf('trade').name, subject);
+        return message === null ? [] : tradeMarks(message.data);
+      } catch (error) {
+        this.log.warn({ event: 'last_trades_unknown', subject, err: error, wait_ms: ASK_AGAIN_MS });
+        await pause(ASK_AGAIN_MS);
+      }
+    }
   }
 
   /** What this run accepted, for the ledger of `npm start`. */
@@ -185,23 +207,13 @@ function outboxCheck(outboxes: OutboxHealth[], isPaused: boolean): Check {
   };
 }
 
-/** The trades in the last message of an instrument, oldest first; none when the broker cannot be asked. */
-async function lastTrades(nats: NatsConnection, instrument: Instrument, log: Logger): Promise<TradeMark[]> {
-  const { exchange, market_type, symbol } = instrument;
-  const subject = subjectOf({ type: 'trade', exchange, market_type, symbol });
-  try {
-    const message = await storedMessage(await nats.jetstreamManager(), streamOf('trade').name, subject);
-    if (message === null) return [];
-    const rows = Buffer.from(message.data).toString().split('\n');
-    const marks = rows.map((row) => {
-      const { trade_id: id, timestamp: time } = JSON.parse(row) as { trade_id: string; timestamp: number };
-      return { id, time };
-    });
-    return marks.sort((one, other) => one.time - other.time);
-  } catch (error) {
-    log.warn({ event: 'last_trades_unknown', subject, err: error });
-    return [];
-  }
+function tradeMarks(message: Uint8Array): TradeMark[] {
+  const rows = Buffer.from(message).toString().split('\n');
+  const marks = rows.map((row) => {
+    const { trade_id: id, timestamp: time } = JSON.parse(row) as { trade_id: string; timestamp: number };
+    return { id, time };
+  });
+  return marks.sort((one, other) => one.time - other.time);
 }
 
 async function main(): Promise<number> {
@@ -213,8 +225,13 @@ async function main(): Promise<number> {
   for (const name of config.exchanges) exchangeModule(name);
   const lock = await takeLock(config.dataDir, `collector ${config.collectorId}`);
   const stopped = untilStopped(log);
-  const nats = await connectNats(config.natsUrl, `collector ${config.collectorId}`, log);
-  await ensureStreams(await nats.jetstreamManager(), streamDefinitions(config.streamMaxBytes), log);
+  // Nothing waits for the broker: until it is there, the outbox takes what comes.
+  let broker: NatsConnection | null = null;
+  const definitions = streamDefinitions(config.streamMaxBytes);
+  const nats = connectWithStreams(config.natsUrl, `collector ${config.collectorId}`, definitions, log);
+  void nats.then((connection) => {
+    broker = connection;
+  });
   const boot = randomBytes(6).toString('hex');
   const registry = createRegistry();
   const meters = createMeters(registry);
@@ -239,10 +256,13 @@ async function main(): Promise<number> {
   const report = collector.report();
   writeJsonAtomic(join(config.dataDir, 'state', `collector-${config.collectorId}.json`), report);
   log.info({ event: 'stopped', complete, rows: report.rows });
-  await Promise.all([healthServer.close(), metricsServer.close(), nats.close()]);
+  await Promise.all([healthServer.close(), metricsServer.close(), (broker as NatsConnection | null)?.close()]);
   await lock.release();
   // What the broker does not have is in the outbox.
-  return finished !== false ? 0 : 1;
+  const code = finished !== false ? 0 : 1;
+  // A client that has never reached its server cannot be closed, and would try for ever.
+  if (broker === null) process.exit(code);
+  return code;
 }
 
 /** True once every stream has had a row; false when that took too long. */

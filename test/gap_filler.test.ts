@@ -81,7 +81,6 @@ describe('filling gaps from a venue that does not serve', () => {
       for (const line of Buffer.from(payload).toString().split('\n')) told.push(JSON.parse(line) as GapRow);
     });
     filler = new GapFiller({
-      nats,
       runners: [
         {
           module: {
@@ -99,7 +98,7 @@ describe('filling gaps from a venue that does not serve', () => {
       firstRetryMs: 5,
       log,
     });
-    filler.start();
+    filler.start(nats);
     return asked;
   }
   const failed = (refusal: string | null): Page => ({ retryAt: 0, isFailure: true, refusal });

@@ -126,7 +126,7 @@ describe('publishing and pulling over a wire that fails', () => {
       log,
       ...change,
     };
-    const publisher = new Publisher(nats, options);
+    const publisher = new Publisher(options, nats);
     closing.push(() => publisher.close());
     return { publisher, stored };
   }

@@ -34,7 +34,8 @@ const BOOT = z.object({ boot_id: z.string() });
 const KINDS: Record<StreamName, WatermarkKind> = { MARKET_DATA: 'prices', ORDERBOOK_SNAP: 'orderbook' };
 
 export interface DeliveryOptions {
-  nats: NatsConnection;
+  /** Kept once the broker is reached and has its streams; nothing waits for it. */
+  nats: Promise<NatsConnection>;
   config: Config;
   /** Names this run. */
   boot: string;
@@ -75,7 +76,7 @@ export class Delivery {
     const { nats, config, boot, startedAt, onRefused, log } = options;
     tellLeftOut(log);
     const lanes = new Map<StreamName, Lane>();
-    const publisher = new Publisher(nats, {
+    const publisher = new Publisher({
       mode: config.mode,
       boot,
       startedAt,
@@ -116,12 +117,15 @@ export class Delivery {
     // The broker may have been on this machine, and may not have synced its last minutes before it went down.
     if (isNewBoot(directory, bootId, log)) republish(null, bootId.slice(0, 8));
     const watch = new StreamWatch({
-      nats,
       definitions,
       lastStored: (name) => publisher.lastStored.get(name) ?? null,
       onUnread: (name, isTooMuch) => lanes.get(name)?.outbox.divert(isTooMuch),
       onTailLost: (name) => republish(name, boot),
       log,
+    });
+    void nats.then((connection) => {
+      publisher.attach(connection);
+      watch.start(connection);
     });
     return new Delivery(publisher, lanes, watch);
   }
@@ -155,6 +159,11 @@ export class Delivery {
   get waitingBytes(): number {
     if (this.lanes.size === 0) return this.publisher.waitingBytes;
     return [...this.lanes.values()].reduce((sum, { outbox }) => sum + outbox.state.unacknowledgedBytes, 0);
+  }
+
+  /** Whether something waits on disk. */
+  get isSpilling(): boolean {
+    return [...this.lanes.values()].some(({ outbox }) => outbox.state.spilledBytes > 0);
   }
 
   health(): OutboxHealth[] {

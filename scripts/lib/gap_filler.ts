@@ -40,7 +40,6 @@ export type HistorySource = Pick<ExchangeRunner, 'fetchHistory'> & {
 };
 
 export interface GapFillerOptions {
-  nats: NatsConnection;
   runners: HistorySource[];
   sink: Pick<RowSink, 'batcher' | 'rowsWait'>;
   /** The first wait after a failed request, ms. */
@@ -63,8 +62,10 @@ export class GapFiller {
   }
 
   /** Follows and fills until stopped. */
-  start(): void {
-    void this.follow();
+  start(nats: NatsConnection): void {
+    if (this.stopping.signal.aborted) return;
+    this.lastMessageAt = Date.now();
+    void this.follow(nats);
     for (const runner of this.options.runners) {
       void this.work(runner);
     }
@@ -75,8 +76,8 @@ export class GapFiller {
   }
 
   /** Reads the states of all gaps, from the oldest in the stream on. */
-  private async follow(): Promise<void> {
-    const { nats, log } = this.options;
+  private async follow(nats: NatsConnection): Promise<void> {
+    const { log } = this.options;
     while (!this.stopping.signal.aborted) {
       try {
         const consumer = await nats.jetstream().consumers.get(streamOf('gap').name, { filterSubjects: GAP_SUBJECTS });

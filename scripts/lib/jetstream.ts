@@ -20,6 +20,7 @@ import {
 import { shownUrl } from './config.ts';
 import { crashPoint } from './crash_points.ts';
 import type { Logger } from './log.ts';
+import { pause } from './pause.ts';
 import type { DataType } from './rows.ts';
 import { durableName, type StreamDefinition, streamDefinitions } from './streams.ts';
 
@@ -55,6 +56,25 @@ export async function connectNats(url: string, name: string, log: Logger): Promi
     return connection;
   } finally {
     clearInterval(timer);
+  }
+}
+
+/** Connects, and makes sure of the streams; both for as long as it takes. */
+export async function connectWithStreams(
+  url: string,
+  name: string,
+  definitions: StreamDefinition[],
+  log: Logger,
+): Promise<NatsConnection> {
+  const connection = await connectNats(url, name, log);
+  for (;;) {
+    try {
+      await ensureStreams(await connection.jetstreamManager(), definitions, log);
+      return connection;
+    } catch (error) {
+      log.error({ event: 'streams_not_made', err: error, wait_ms: WAITING_LOG_MS });
+      await pause(WAITING_LOG_MS);
+    }
   }
 }
 
@@ -254,19 +274,29 @@ export class Publisher {
   private inFlightBytes = 0;
   private queuedBytes = 0;
   private idle: (() => void)[] = [];
-  private connected = true;
+  private connected = false;
+  private connection: NatsConnection | null = null;
   /** The last refusal, for health. */
   lastError: string | null = null;
   /** From sending to acknowledgement, s, of the message acknowledged last. */
   lastSeconds: number | null = null;
 
+  /** @param connection absent: there is none yet, see `attach` */
   constructor(
-    private readonly connection: NatsConnection,
     private readonly options: PublisherOptions,
+    connection?: NatsConnection,
   ) {
-    connection.subscribe(`${this.inbox}.*`, { callback: (error, answer) => this.onAnswer(error, answer) });
     this.timer = setInterval(() => this.retryOverdue(Date.now()), 250);
-    void this.followConnection();
+    if (connection) this.attach(connection);
+  }
+
+  /** The broker was reached for the first time: what waits leaves now. */
+  attach(connection: NatsConnection): void {
+    this.connection = connection;
+    connection.subscribe(`${this.inbox}.*`, { callback: (error, answer) => this.onAnswer(error, answer) });
+    this.connected = true;
+    void this.followConnection(connection);
+    this.pump();
   }
 
   /** False while the broker is away: what is pushed then waits. */
@@ -327,7 +357,7 @@ export class Publisher {
     head.set(ROWS_HEADER, String(message.rows));
     head.set(BOOT_HEADER, this.options.boot);
     head.set(STARTED_HEADER, String(this.options.startedAt));
-    this.connection.publish(message.subject, message.payload, { headers: head, reply: `${this.inbox}.${token}` });
+    this.connection!.publish(message.subject, message.payload, { headers: head, reply: `${this.inbox}.${token}` });
     crashPoint('publish.sent');
   }
 
@@ -402,8 +432,8 @@ export class Publisher {
     this.send(token, entry);
   }
 
-  private async followConnection(): Promise<void> {
-    for await (const status of this.connection.status()) {
+  private async followConnection(connection: NatsConnection): Promise<void> {
+    for await (const status of connection.status()) {
       if (status.type === Events.Disconnect) this.connected = false;
       if (status.type !== Events.Reconnect) continue;
       this.connected = true;

@@ -26,7 +26,6 @@ export interface StoredMark {
 }
 
 export interface StreamWatchOptions {
-  nats: NatsConnection;
   definitions: StreamDefinition[];
   /** The newest message of ours that the broker has acknowledged. */
   lastStored(name: StreamName): StoredMark | null;
@@ -48,14 +47,17 @@ interface Watched {
 export class StreamWatch {
   private readonly streams = new Map<StreamName, Watched>();
   private readonly stopping = new AbortController();
-  private manager: JetStreamManager | null = null;
 
   constructor(private readonly options: StreamWatchOptions) {
     for (const { name } of options.definitions) {
       this.streams.set(name, { unreadShare: null, isTooMuch: false, mark: null });
     }
-    void this.followConnection();
-    void this.run();
+  }
+
+  /** Watches from now on. */
+  start(nats: NatsConnection): void {
+    void this.followConnection(nats);
+    void this.run(nats);
   }
 
   state(name: StreamName): { unreadShare: number | null; isTooMuch: boolean } {
@@ -66,12 +68,14 @@ export class StreamWatch {
     this.stopping.abort();
   }
 
-  private async run(): Promise<void> {
+  private async run(nats: NatsConnection): Promise<void> {
     const { definitions, log, watchMs = WATCH_MS } = this.options;
+    let manager: JetStreamManager | null = null;
     while (!this.stopping.signal.aborted) {
       for (const definition of definitions) {
         try {
-          await this.look(definition);
+          manager ??= await nats.jetstreamManager();
+          await this.look(manager, definition);
         } catch (error) {
           if (this.stopping.signal.aborted) return;
           // Without an answer nothing is known; the outbox takes what the broker does not.
@@ -84,18 +88,16 @@ export class StreamWatch {
   }
 
   /** A broker that went away may come back without its tail: what it had last is looked for then. */
-  private async followConnection(): Promise<void> {
-    for await (const status of this.options.nats.status()) {
+  private async followConnection(nats: NatsConnection): Promise<void> {
+    for await (const status of nats.status()) {
       if (status.type !== Events.Disconnect) continue;
       for (const [name, watched] of this.streams) watched.mark ??= this.options.lastStored(name);
     }
   }
 
-  private async look(definition: StreamDefinition): Promise<void> {
-    const { nats, onTailLost, log } = this.options;
+  private async look(manager: JetStreamManager, definition: StreamDefinition): Promise<void> {
+    const { onTailLost, log } = this.options;
     const { name } = definition;
-    this.manager ??= await nats.jetstreamManager();
-    const manager = this.manager;
     const watched = this.streams.get(name)!;
     const info = await manager.streams.info(name);
     const { mark } = watched;
