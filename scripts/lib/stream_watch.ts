@@ -16,6 +16,7 @@ const ENOUGH_SHARE = 0.4;
 const OLD_SHARE = 0.5;
 /** Once nothing unread is older than this share of the usual age, that is in force again. */
 const YOUNG_SHARE = 0.25;
+const MOST_MARKS = 20;
 const NANOS_PER_MS = 1_000_000;
 
 /** A message that the broker has acknowledged. */
@@ -40,8 +41,8 @@ export interface StreamWatchOptions {
 interface Watched {
   unreadShare: number | null;
   isTooMuch: boolean;
-  /** What is to be looked for: the broker has been away since. */
-  mark: StoredMark | null;
+  /** What is to be looked for: the last messages before each time that the broker was away. */
+  marks: StoredMark[];
 }
 
 export class StreamWatch {
@@ -50,7 +51,7 @@ export class StreamWatch {
 
   constructor(private readonly options: StreamWatchOptions) {
     for (const { name } of options.definitions) {
-      this.streams.set(name, { unreadShare: null, isTooMuch: false, mark: null });
+      this.streams.set(name, { unreadShare: null, isTooMuch: false, marks: [] });
     }
   }
 
@@ -91,7 +92,13 @@ export class StreamWatch {
   private async followConnection(nats: NatsConnection): Promise<void> {
     for await (const status of nats.status()) {
       if (status.type !== Events.Disconnect) continue;
-      for (const [name, watched] of this.streams) watched.mark ??= this.options.lastStored(name);
+      for (const [name, { marks }] of this.streams) {
+        const last = this.options.lastStored(name);
+        if (last === null || marks.at(-1)?.seq === last.seq) continue;
+        marks.push(last);
+        // A broker that comes and goes for long without an answer: the newest tell most.
+        if (marks.length > MOST_MARKS) marks.shift();
+      }
     }
   }
 
@@ -100,13 +107,12 @@ export class StreamWatch {
     const { name } = definition;
     const watched = this.streams.get(name)!;
     const info = await manager.streams.info(name);
-    const { mark } = watched;
-    if (mark !== null) {
+    for (let mark = watched.marks[0]; mark; mark = watched.marks[0]) {
       if (!(await hasMessage(manager, info, mark))) {
         log.error({ event: 'broker_lost_tail', stream: name, seq: mark.seq, last_seq: info.state.last_seq });
+        watched.marks.length = 0;
         onTailLost(name);
-      }
-      watched.mark = null;
+      } else watched.marks.shift();
     }
     const durables: ConsumerInfo[] = [];
     for await (const each of manager.consumers.list(name)) durables.push(each);
