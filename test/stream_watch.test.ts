@@ -166,3 +166,55 @@ describe('a broker that comes back without its tail', () => {
     );
   });
 });
+
+describe('a store that does not keep up', () => {
+  // Two parts of seven are MARKET_DATA's: 1 MiB, of which 30 % are more than comes between two looks.
+  const pipeline = new Pipeline({
+    MARKETPRISM_EXCHANGES: 'binance_spot',
+    MARKETPRISM_SYMBOLS: 'BTC-USDT',
+    MARKETPRISM_STREAM_MAX_BYTES: String(3.5 * 2 ** 20),
+  });
+  before(async () => {
+    await pipeline.choosePorts();
+    await pipeline.startBroker();
+    await pipeline.startDatabase();
+    await pipeline.startSimulator(['--trades-per-second', '200', '--symbols', 'BTC-USDT']);
+    await pipeline.startStore();
+    await pipeline.stop('store');
+    await pipeline.startCollector();
+  });
+  after(() => pipeline.close());
+
+  test('makes the collector keep on disk what would push unread rows out of the stream; nothing is lost', async () => {
+    const outbox = async () => (await pipeline.health('collector'))!.checks.outbox!;
+    await waitFor('the way to the disk', READY_MS, async () => {
+      const { error_message } = await outbox();
+      return error_message !== null && /MARKET_DATA: \d+ bytes wait on disk, as the store does/.test(error_message);
+    });
+    const size = async () => {
+      const nats = await pipeline.nats();
+      const { state } = await (await nats.jetstreamManager()).streams.info('MARKET_DATA');
+      await nats.close();
+      return [state.first_seq, state.last_seq];
+    };
+    const [first, last] = await size();
+    const received = await pipeline.received();
+    await waitFor('more rows', READY_MS, async () => (await pipeline.received()) > received + 2000);
+    assert.deepEqual(await size(), [first, last], 'no more is published, and none was pushed out');
+    assert.equal(first, 1);
+    await pipeline.startStore();
+    await waitFor('an empty outbox', READY_MS, async () => (await outbox()).status === 'healthy');
+    await pipeline.simulate({ action: 'stop' });
+    await pipeline.settled();
+    const query = new URLSearchParams({ exchange: 'binance_spot', symbol: 'BTC-USDT', data_type: 'trade' });
+    const sent = (await (await fetch(`${pipeline.control}/ledger/keys?${query}`)).text()).trim().split('\n');
+    const hot = (await pipeline.query('SELECT trade_id FROM marketprism_hot.trades')).map(([id]) => id!);
+    const stored = new Set(hot);
+    assert.equal(hot.length, stored.size, 'nothing twice');
+    assert.deepEqual(
+      sent.filter((id) => !stored.has(id)),
+      [],
+      `of ${sent.length} sent`,
+    );
+  });
+});
