@@ -122,8 +122,11 @@ describe(`losses at every venue, seed ${SEED}`, () => {
       'a gap of each stream of trades',
       READY_MS,
       async () =>
-        Number((await gaps('uniqExact((exchange, symbol))', "data_type = 'trade' AND cause IN ('outage', 'downtime')"))[0]![0]) ===
-        expected,
+        Number(
+          (
+            await gaps('uniqExact((exchange, symbol))', "data_type = 'trade' AND cause IN ('outage', 'downtime')")
+          )[0]![0],
+        ) === expected,
     );
     // Wherever it stands then, nothing of it is lost or doubled by this.
     await pipeline.kill('store');

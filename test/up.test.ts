@@ -259,7 +259,7 @@ describe('npm start, as a demo', () => {
     // What was on its way when the collector died is filled, or told as a gap.
     const lost = report.rows.filter((row) => row.lost > 0).map((row) => `${row.exchange} ${row.data_type} ${row.lost}`);
     assert.deepEqual(lost, [], up.output);
-    assert.match(up.output, /looking for what was missed\n[^]*\nbalanced\n$/);
+    assert.match(up.output, /looking for what was missed\n[\s\S]*\nbalanced\n$/);
     assert.equal(code, 0);
   });
 

@@ -175,8 +175,9 @@ export class Delivery {
       return {
         stream,
         ...state,
+        writeBytesPerSecond: Math.round(state.writeBytesPerSecond),
         diverted: isTooMuch,
-        unread_share: unreadShare,
+        unread_share: unreadShare === null ? null : Math.round(unreadShare * 10_000) / 10_000,
         minutes_left: isWaiting ? Math.max(Math.round(seconds / 6) / 10, 0) : null,
       };
     });
