@@ -26,7 +26,7 @@ import type { Instrument, TradeMark } from './lib/exchange.ts';
 import { ExchangeRunner } from './lib/exchange_runner.ts';
 import { writeJsonAtomic } from './lib/files.ts';
 import { GapFiller } from './lib/gap_filler.ts';
-import { connectWithStreams, type Publisher, storedMessage } from './lib/jetstream.ts';
+import { connectWithStreams, type Publisher, publishedByOthers, storedMessage } from './lib/jetstream.ts';
 import { takeLock } from './lib/lock.ts';
 import { createLogger, type Logger } from './lib/log.ts';
 import { pause } from './lib/pause.ts';
@@ -38,6 +38,8 @@ const DRAIN_LIMIT_MS = 6000;
 /** How often it is looked whether sockets may be read again, if nothing else tells. */
 const BALANCE_MS = 250;
 const ONCE_LIMIT_MS = 60_000;
+/** The venue's clock and the broker's may differ by so much. */
+const CLOCKS_APART_MS = 60_000;
 /** Between questions to a broker that does not answer. */
 const ASK_AGAIN_MS = 500;
 
@@ -67,6 +69,7 @@ class Collector {
       batcher: this.batcher,
       rowsWait: () => this.rowsWait(),
       lastTrades: (instrument: Instrument) => this.lastTrades(instrument),
+      toldByOthers: (instrument: Instrument, trades: TradeMark[]) => this.toldByOthers(instrument, trades),
     };
     this.runners = config.exchanges.map((name) => new ExchangeRunner(exchangeModule(name), config, sink, meters, log));
     this.filler = new GapFiller({ runners: this.runners, sink, log });
@@ -122,6 +125,23 @@ class Collector {
         return message === null ? [] : tradeMarks(message.data);
       } catch (error) {
         this.log.warn({ event: 'last_trades_unknown', subject, err: error, wait_ms: ASK_AGAIN_MS });
+        await pause(ASK_AGAIN_MS);
+      }
+    }
+  }
+
+  /** Whether another collector has published one of these trades: it did so when they happened. */
+  private async toldByOthers({ exchange, market_type, symbol }: Instrument, trades: TradeMark[]): Promise<boolean> {
+    const subject = subjectOf({ type: 'trade', exchange, market_type, symbol });
+    const ids = new Set(trades.map(({ id }) => id));
+    const sinceMs = Math.min(Date.now(), ...trades.map(({ time }) => time)) - CLOCKS_APART_MS;
+    const isOne = (row: string) => ids.has((JSON.parse(row) as { trade_id: string }).trade_id);
+    const nats = await this.nats;
+    for (;;) {
+      try {
+        return await publishedByOthers(nats, streamOf('trade').name, subject, { boot: this.boot, sinceMs, isOne });
+      } catch (error) {
+        this.log.warn({ event: 'others_unknown', subject, err: error, wait_ms: ASK_AGAIN_MS });
         await pause(ASK_AGAIN_MS);
       }
     }

@@ -40,7 +40,12 @@ describe('MARKETPRISM_INSTRUMENTS', () => {
   });
 
   const start = (exchange: Exchange, env: NodeJS.ProcessEnv) => () => {
-    const sink = { batcher: null as never, rowsWait: () => undefined, lastTrades: async () => [] };
+    const sink = {
+      batcher: null as never,
+      rowsWait: () => undefined,
+      lastTrades: async () => [],
+      toldByOthers: async () => false,
+    };
     const hooks = { bookFrame: () => undefined, request: () => undefined };
     return new ExchangeRunner(
       EXCHANGE_MODULES[exchange]!,

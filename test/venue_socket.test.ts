@@ -144,7 +144,7 @@ async function onStage(work: (stage: Stage) => Promise<void>): Promise<void> {
     const runner = new ExchangeRunner(
       module,
       config,
-      { batcher, rowsWait: () => batcher.flush(), lastTrades: async () => [] },
+      { batcher, rowsWait: () => batcher.flush(), lastTrades: async () => [], toldByOthers: async () => false },
       hooks,
       log,
     );

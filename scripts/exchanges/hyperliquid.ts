@@ -269,7 +269,7 @@ class HyperliquidFeed extends GuardedFeed implements Feed {
       const known = new Set(recent.map(({ id }) => id));
       if (!marks.some(({ id }) => known.has(id))) {
         const before = marks.reduce((one, other) => (other.time < one.time ? other : one));
-        this.out.event({ kind: 'unprovable', instrument, after: last, before });
+        this.out.event({ kind: 'unprovable', instrument, after: last, before, told: marks });
       }
     }
     market.interrupted = false;

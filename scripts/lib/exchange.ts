@@ -118,8 +118,11 @@ export type FeedEvent =
   | { kind: 'reply'; text: string }
   /** These channels, by name, must be subscribed anew: only that brings a new snapshot of their book. */
   | { kind: 'resubscribe'; channels: string[] }
-  /** Trades without ids that count: between these two, any number may be missing, and nothing can tell. */
-  | { kind: 'unprovable'; instrument: Instrument; after: TradeMark; before: TradeMark }
+  /**
+   * Trades without ids that count: between these two, any number may be missing, and nothing that this feed knows can tell. `before` is the
+   * oldest of `told`, what came first after the interruption.
+   */
+  | { kind: 'unprovable'; instrument: Instrument; after: TradeMark; before: TradeMark; told: TradeMark[] }
   /** Not understood, or not sound: no row came of it. */
   | { kind: 'rejected'; reason: string }
   /** The venue announced that it will close: open a new socket first. */

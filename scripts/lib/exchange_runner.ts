@@ -68,6 +68,8 @@ export interface RowSink {
   rowsWait(): void;
   /** The newest trades of an instrument that are stored already, oldest first. */
   lastTrades(instrument: Instrument): Promise<TradeMark[]>;
+  /** Whether another collector has published one of these trades. */
+  toldByOthers(instrument: Instrument, trades: TradeMark[]): Promise<boolean>;
 }
 
 export class ExchangeRunner implements FeedOutput {
@@ -273,35 +275,41 @@ export class ExchangeRunner implements FeedOutput {
       this.coverageBoard.bookBroken(instrument, Date.now());
       this.log.warn({ event: 'resync', exchange, symbol, cause: event.cause, last: event.last, next: event.next });
     } else if (event.kind === 'unprovable') {
-      const { instrument, after, before } = event;
-      const now = Date.now();
-      const gap = gapRow({ dataSource: this.config.mode }, now, {
-        stream: instrument,
-        data_type: 'trade',
-        from_id: after.id,
-        to_id: before.id,
-        from_time: after.time,
-        to_time: before.time,
-        cause: 'outage',
-        status: 'unfillable',
-        rows: null,
-        reason: 'these trades have no ids that count: whether any is missing cannot be known',
-      });
-      this.sink.batcher.add('gap', gap);
-      this.sink.rowsWait();
-      this.log.warn({
-        event: 'gap_unprovable',
-        exchange: instrument.exchange,
-        symbol: instrument.symbol,
-        after,
-        before,
-      });
+      void this.unprovable(event);
     } else if (event.kind === 'rejected') {
       this.keepSample(reason);
       // A storm of garbage must not become a storm of log lines: the 1st, 2nd, 4th, 8th … of a reason is told.
       if (!isPowerOfTwo(count)) return;
       this.log.warn({ event: 'frame_rejected', exchange: this.module.exchange, reason, count });
     }
+  }
+
+  /**
+   * Trades may be missing, as far as this collector knows. Another one that has told a trade of those that came first was there meanwhile,
+   * or has told of its own interruption: then nothing is missing that is not declared.
+   */
+  private async unprovable(event: FeedEvent & { kind: 'unprovable' }): Promise<void> {
+    const { instrument, after, before, told } = event;
+    const { exchange, symbol } = instrument;
+    if (await this.sink.toldByOthers(instrument, told)) {
+      this.log.info({ event: 'gap_bridged', exchange, symbol, after, before });
+      return;
+    }
+    const gap = gapRow({ dataSource: this.config.mode }, Date.now(), {
+      stream: instrument,
+      data_type: 'trade',
+      from_id: after.id,
+      to_id: before.id,
+      from_time: after.time,
+      to_time: before.time,
+      cause: 'outage',
+      status: 'unfillable',
+      rows: null,
+      reason: 'these trades have no ids that count: whether any is missing cannot be known',
+    });
+    this.sink.batcher.add('gap', gap);
+    this.sink.rowsWait();
+    this.log.warn({ event: 'gap_unprovable', exchange, symbol, after, before });
   }
 
   /** A full disk must not cost more than the sample. */

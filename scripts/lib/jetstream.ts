@@ -2,6 +2,7 @@
 import {
   AckPolicy,
   connect,
+  consumerOpts,
   createInbox,
   DeliverPolicy,
   DiscardPolicy,
@@ -620,6 +621,30 @@ export async function storedMessage(
   if (found === null) return null;
   const startedAt = Number(found.header.get(STARTED_HEADER));
   return { subject: found.subject, data: found.data, startedAt: startedAt > 0 ? startedAt : null };
+}
+
+/**
+ * Whether another run than `boot` has published a row of `subject` that `isOne` knows, since `sinceMs` (by the broker's clock, ms). Reads
+ * what came since then.
+ */
+export async function publishedByOthers(
+  nats: NatsConnection,
+  stream: string,
+  subject: string,
+  { boot, sinceMs, isOne }: { boot: string; sinceMs: number; isOne(row: string): boolean },
+): Promise<boolean> {
+  const last = await messageAt(await nats.jetstreamManager(), stream, { last_by_subj: subject });
+  if (last === null || last.time.getTime() < sinceMs) return false;
+  const options = consumerOpts();
+  options.orderedConsumer();
+  options.bindStream(stream);
+  options.startTime(new Date(sinceMs));
+  for await (const message of await nats.jetstream().subscribe(subject, options)) {
+    const isOther = message.headers?.get(BOOT_HEADER) !== boot;
+    if (isOther && message.string().split('\n').some(isOne)) return true;
+    if (message.seq >= last.seq) break;
+  }
+  return false;
 }
 
 async function messageAt(
