@@ -1,6 +1,5 @@
 /** Publisher and PullConsumer against a real broker, with a wire between them that can be cut, muted or made to swallow. */
 import assert from 'node:assert/strict';
-import { connect as connectSocket, createServer, type Socket } from 'node:net';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { headers, type NatsConnection } from 'nats';
 import {
@@ -18,57 +17,11 @@ import { waitFor } from '../scripts/lib/processes.ts';
 import type { DataType } from '../scripts/lib/rows.ts';
 import { streamDefinitions, streamOf } from '../scripts/lib/streams.ts';
 import { Pipeline, READY_MS } from './pipeline.ts';
+import { Wire } from './wire.ts';
 
 const log = createLogger('test', 'fatal');
 /** So long that only what a test is about can bring an answer. */
 const NEVER_MS = 600_000;
-
-/** A wire to the broker. */
-class Wire {
-  /** Bytes of the broker's answers are dropped, so the wire must be cut before it is used again. */
-  muted = false;
-  /** What of each chunk goes on to the broker; the client writes whole commands. */
-  pass: (text: string) => string = (text) => text;
-  /** No new connection comes about while false. */
-  open = true;
-  private readonly sockets = new Set<Socket>();
-  private readonly server = createServer((client) => {
-    if (!this.open) {
-      client.destroy();
-      return;
-    }
-    const broker = connectSocket(this.brokerPort, '127.0.0.1');
-    for (const socket of [client, broker]) {
-      this.sockets.add(socket);
-      socket.on('error', () => undefined);
-      socket.on('close', () => {
-        this.sockets.delete(socket);
-        client.destroy();
-        broker.destroy();
-      });
-    }
-    client.on('data', (chunk) => broker.write(Buffer.from(this.pass(chunk.toString('latin1')), 'latin1')));
-    broker.on('data', (chunk) => {
-      if (!this.muted) client.write(chunk);
-    });
-  });
-
-  constructor(private readonly brokerPort: number) {}
-
-  async listen(): Promise<string> {
-    await new Promise<void>((done) => this.server.listen(0, '127.0.0.1', done));
-    return `nats://127.0.0.1:${(this.server.address() as { port: number }).port}`;
-  }
-
-  cut(): void {
-    for (const socket of this.sockets) socket.destroy();
-  }
-
-  async close(): Promise<void> {
-    this.cut();
-    await new Promise((done) => this.server.close(done));
-  }
-}
 
 describe('publishing and pulling over a wire that fails', () => {
   const pipeline = new Pipeline();
@@ -106,7 +59,7 @@ describe('publishing and pulling over a wire that fails', () => {
 
   async function wired(): Promise<{ wire: Wire; nats: NatsConnection }> {
     const wire = new Wire(pipeline.ports.nats);
-    const nats = await connectNats(await wire.listen(), 'test', log);
+    const nats = await connectNats(`nats://${await wire.listen()}`, 'test', log);
     closing.push(
       () => wire.close(),
       () => nats.close(),
