@@ -311,6 +311,16 @@ test('diffs that wait for a snapshot are bounded in number: the newest are kept'
   assert.equal(events.at(-1), 'applied 25000');
 });
 
+test('diffs that wait for a snapshot are bounded by their levels, too', () => {
+  const { sync, events } = recorded(SPOT_RULE);
+  const bids = Array.from({ length: 1000 }, (_, i): Level => [String(50_000 - i), '1']);
+  for (let id = 1; id <= 700; id++) sync.onDiff(diff(id, id, { bids }));
+  sync.onSnapshot(snapshot(150));
+  assert.deepEqual(events, [], 'too old by now');
+  sync.onSnapshot(snapshot(600));
+  assert.equal(events.at(-1), 'applied 700');
+});
+
 test('a snapshot that waited for its diff is forgotten with the connection', () => {
   const { sync, events } = recorded(SPOT_RULE);
   sync.onDiff(diff(1001, 1010));

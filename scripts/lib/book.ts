@@ -9,8 +9,12 @@ import type { Level } from './rows.ts';
 
 /** Levels kept a side. Diffs far from the market would otherwise pile up for months; 400 are published. */
 const MAX_LEVELS = 5000;
-/** Diffs held while a snapshot is on its way: it tells the book of seconds ago, and at 50 a second these are 20 s. */
-const MAX_HELD = 1000;
+/**
+ * Diffs held while a snapshot is on its way, and levels in them: at 10 to 50 a second, minutes. A recorded session that is replayed as fast
+ * as it is read needs as many.
+ */
+const MAX_HELD = 20_000;
+const MAX_HELD_LEVELS = 500_000;
 /**
  * A diff with an old id but an event time this much after the last applied one means that the venue began to count anew;
  * ignoring it as "old" would freeze the book for good.
@@ -243,6 +247,7 @@ export class BookSync {
   private lastTime = 0;
   /** Diffs for a snapshot that is on its way; null while none is wanted. */
   private held: Diff[] | null = [];
+  private heldLevels = 0;
   /** A snapshot that is newer than every diff so far. */
   private pending: Snapshot | null = null;
   /** Venue time of the first diff since then, ms. */
@@ -267,9 +272,14 @@ export class BookSync {
     if (this.book !== null) this.applyNext(diff, this.book, this.last!);
     if (this.held === null) return;
     // A break starts the buffer with the diff that broke the book.
-    if (this.held[this.held.length - 1] !== diff) this.held.push(diff);
+    if (this.held[this.held.length - 1] !== diff) {
+      this.held.push(diff);
+      this.heldLevels += levelsOf(diff);
+    }
     // The oldest held diffs are the first that any coming snapshot makes useless.
-    if (this.held.length > MAX_HELD) this.held.shift();
+    while (this.held.length > MAX_HELD || (this.heldLevels > MAX_HELD_LEVELS && this.held.length > 1)) {
+      this.heldLevels -= levelsOf(this.held.shift()!);
+    }
     if (this.pending === null) return;
     // A snapshot is some diffs ahead at most; one that stays ahead of them has ids of before a restart.
     this.pendingSince ??= diff.time;
@@ -286,10 +296,10 @@ export class BookSync {
       const verdict = this.rule.first(diff, snapshot.id);
       if (verdict === 'old') continue;
       if (verdict === 'apply') this.rebase(snapshot, this.held.slice(index));
-      else this.held = this.held.slice(index);
+      else this.hold(this.held.slice(index));
       return;
     }
-    this.held = [];
+    this.hold([]);
     if (snapshot !== waiting) this.pendingSince = null;
     this.pending = snapshot;
   }
@@ -302,7 +312,7 @@ export class BookSync {
 
   /** Wants a new snapshot although nothing broke: the old one did not reach deep enough for where the market is now. */
   refresh(): void {
-    this.held ??= [];
+    if (this.held === null) this.hold([]);
   }
 
   /** Starts a book at `snapshot`. Of a refresh, the diffs up to the book in use have been told already. */
@@ -345,6 +355,15 @@ export class BookSync {
     this.book = null;
     this.pending = null;
     this.last = null;
-    this.held = held;
+    this.hold(held);
   }
+
+  private hold(diffs: Diff[]): void {
+    this.held = diffs;
+    this.heldLevels = diffs.reduce((sum, diff) => sum + levelsOf(diff), 0);
+  }
+}
+
+function levelsOf({ bids, asks }: Diff): number {
+  return bids.length + asks.length;
 }
