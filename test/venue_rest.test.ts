@@ -76,7 +76,9 @@ describe('requests to a venue’s REST host', () => {
     respond = (answer) => answer.end('<html>');
     assert.equal((await rest.ask('/a', 1)).kind, 'failed');
     respond = (answer) => answer.writeHead(500).end('oops');
-    assert.deepEqual(await rest.ask('/a', 1), { kind: 'failed', reason: 'HTTP 500: oops' });
+    assert.deepEqual(await rest.ask('/a', 1), { kind: 'failed', reason: 'HTTP 500: oops', isOurs: false });
+    respond = (answer) => answer.writeHead(400).end('too long ago');
+    assert.deepEqual(await rest.ask('/a', 1), { kind: 'failed', reason: 'HTTP 400: too long ago', isOurs: true });
     respond = (answer) => answer.socket!.destroy();
     assert.equal((await rest.ask('/a', 1)).kind, 'failed');
     assert.equal(rest.refused(Date.now()), null);
