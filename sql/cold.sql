@@ -253,3 +253,16 @@ PARTITION BY toYYYYMM(timestamp)
 ORDER BY (exchange, market_type, symbol, timestamp, gap_id, status)
 TTL toDateTime(timestamp) + INTERVAL 3650 DAY
 SETTINGS ttl_only_drop_parts = 1;
+
+CREATE TABLE IF NOT EXISTS marketprism_cold.replication_progress
+(
+    table_name LowCardinality(String),
+    js_epoch UInt32,
+    upto_seq UInt64,
+    window_rows UInt64,
+    copied_rows UInt64,
+    window_hash UInt64,
+    recorded_at DateTime64(3, 'UTC') DEFAULT now64(3)
+)
+ENGINE = MergeTree
+ORDER BY (table_name, js_epoch, upto_seq);

@@ -20,7 +20,8 @@ CREATE TABLE IF NOT EXISTS marketprism_hot.trades
     created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
     data_source LowCardinality(String),
     js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
-    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1))
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    INDEX arrival js_seq TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMMDD(created_at)
@@ -49,7 +50,8 @@ CREATE TABLE IF NOT EXISTS marketprism_hot.orderbooks
     created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
     data_source LowCardinality(String),
     js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
-    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1))
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    INDEX arrival js_seq TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMMDD(created_at)
@@ -74,7 +76,8 @@ CREATE TABLE IF NOT EXISTS marketprism_hot.orderbook_updates
     created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
     data_source LowCardinality(String),
     js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
-    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1))
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    INDEX arrival js_seq TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMMDD(created_at)
@@ -99,7 +102,8 @@ CREATE TABLE IF NOT EXISTS marketprism_hot.funding_rates
     created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
     data_source LowCardinality(String),
     js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
-    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1))
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    INDEX arrival js_seq TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMMDD(created_at)
@@ -121,7 +125,8 @@ CREATE TABLE IF NOT EXISTS marketprism_hot.open_interests
     created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
     data_source LowCardinality(String),
     js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
-    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1))
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    INDEX arrival js_seq TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMMDD(created_at)
@@ -145,7 +150,8 @@ CREATE TABLE IF NOT EXISTS marketprism_hot.liquidations
     created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
     data_source LowCardinality(String),
     js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
-    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1))
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    INDEX arrival js_seq TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMMDD(created_at)
@@ -168,7 +174,8 @@ CREATE TABLE IF NOT EXISTS marketprism_hot.lsr_top_positions
     created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
     data_source LowCardinality(String),
     js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
-    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1))
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    INDEX arrival js_seq TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMMDD(created_at)
@@ -191,7 +198,8 @@ CREATE TABLE IF NOT EXISTS marketprism_hot.lsr_all_accounts
     created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
     data_source LowCardinality(String),
     js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
-    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1))
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    INDEX arrival js_seq TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMMDD(created_at)
@@ -214,7 +222,8 @@ CREATE TABLE IF NOT EXISTS marketprism_hot.volatility_indices
     created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
     data_source LowCardinality(String),
     js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
-    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1))
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    INDEX arrival js_seq TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMMDD(created_at)
@@ -246,7 +255,8 @@ CREATE TABLE IF NOT EXISTS marketprism_hot.gaps
     created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
     data_source LowCardinality(String),
     js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
-    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1))
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    INDEX arrival js_seq TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMMDD(created_at)

@@ -31,13 +31,18 @@ export interface Server {
   password: string;
 }
 
-export function createClickHouse(server: Server, application: string): ClickHouseClient {
+/** @param requestTimeoutMs longer than the `max_execution_time` of every query */
+export function createClickHouse(
+  server: Server,
+  application: string,
+  requestTimeoutMs = REQUEST_TIMEOUT_MS,
+): ClickHouseClient {
   return createClient({
     url: server.url,
     username: server.username,
     password: server.password,
     application,
-    request_timeout: REQUEST_TIMEOUT_MS,
+    request_timeout: requestTimeoutMs,
     max_open_connections: 20,
     compression: { request: false, response: false },
     clickhouse_settings: EXACT_OUTPUT,

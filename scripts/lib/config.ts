@@ -54,6 +54,7 @@ export interface Config {
   healthPort: number;
   metricsPort: number;
   storePort: number;
+  replicatePort: number;
   healthGraceSeconds: number;
 }
 
@@ -120,6 +121,7 @@ const environment = z.object({
   HEALTH_CHECK_PORT: port.default(8087),
   METRICS_PORT: port.default(9093),
   HOT_STORAGE_HTTP_PORT: port.default(8085),
+  COLD_STORAGE_HTTP_PORT: port.default(8086),
   HEALTH_GRACE_SECONDS: z.coerce.number().min(0).default(120),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
 });
@@ -176,6 +178,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     healthPort: values.HEALTH_CHECK_PORT,
     metricsPort: values.METRICS_PORT,
     storePort: values.HOT_STORAGE_HTTP_PORT,
+    replicatePort: values.COLD_STORAGE_HTTP_PORT,
     healthGraceSeconds: values.HEALTH_GRACE_SECONDS,
   };
 }

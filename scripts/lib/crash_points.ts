@@ -32,6 +32,12 @@ export const CRASH_POINTS = [
   'store.acknowledged',
   /** A poison row is in the deadletter; its message is not acknowledged. */
   'store.buried',
+  /** The replication has a window of rows in cold, and has not compared it. */
+  'replicate.copied',
+  /** It is equal in both; nothing of that is written down. */
+  'replicate.verified',
+  /** It is written down. */
+  'replicate.recorded',
 ] as const;
 export type CrashPoint = (typeof CRASH_POINTS)[number];
 

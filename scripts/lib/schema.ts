@@ -16,13 +16,18 @@ const HOT_TTL = 'TTL toDateTime(created_at) + INTERVAL 7 DAY';
 const COLD_STORAGE = 'PARTITION BY toYYYYMM(timestamp)';
 const COLD_TTL = 'TTL toDateTime(timestamp) + INTERVAL 3650 DAY';
 
+/** What arrived lately is found without reading what is stored: within a symbol, sequences rise with time. */
+const ARRIVAL_INDEX = 'INDEX arrival js_seq TYPE minmax GRANULARITY 1';
+
 /** `CREATE TABLE` of one table in one tier. */
 export function tableSql(table: Table, tier: Tier, database: string): string {
   const order = [...STREAM_COLUMNS, 'timestamp', ...table.key.filter((member) => member !== 'timestamp')];
   return [
     `CREATE TABLE IF NOT EXISTS ${database}.${table.name}`,
     '(',
-    table.columns.map((column) => `    ${columnSql(column)}`).join(',\n'),
+    [...table.columns.map(columnSql), ...(tier === 'hot' ? [ARRIVAL_INDEX] : [])]
+      .map((line) => `    ${line}`)
+      .join(',\n'),
     ')',
     'ENGINE = MergeTree',
     tier === 'hot' ? HOT_STORAGE : COLD_STORAGE,
@@ -81,12 +86,51 @@ function gapsNowSql(database: string): string {
   ].join('\n');
 }
 
+/** Up to where cold verifiably holds what arrived in hot. Rows are only added; the highest (js_epoch, upto_seq) of a table counts. */
+function progressTableSql(database: string): string {
+  return [
+    `CREATE TABLE IF NOT EXISTS ${database}.replication_progress`,
+    '(',
+    '    table_name LowCardinality(String),',
+    '    js_epoch UInt32,',
+    '    upto_seq UInt64,',
+    '    window_rows UInt64,',
+    '    copied_rows UInt64,',
+    '    window_hash UInt64,',
+    "    recorded_at DateTime64(3, 'UTC') DEFAULT now64(3)",
+    ')',
+    'ENGINE = MergeTree',
+    'ORDER BY (table_name, js_epoch, upto_seq)',
+  ].join('\n');
+}
+
+/**
+ * One view over all time: cold as far as it is verified, hot from there on. A row that is in both while its window is being copied is
+ * taken from hot only.
+ */
+export function viewStatements(views: string, hot: string, cold: string): string[] {
+  return [
+    `CREATE DATABASE IF NOT EXISTS ${views}`,
+    ...DATA_TYPES.map((type) => {
+      const { name, columns } = TABLES[type];
+      const names = columns.map((column) => column.name).join(', ');
+      const upto = `(SELECT max((js_epoch, upto_seq)) FROM ${cold}.replication_progress WHERE table_name = '${name}')`;
+      return [
+        `CREATE OR REPLACE VIEW ${views}.${name} AS`,
+        `SELECT ${names} FROM ${cold}.${name} WHERE (js_epoch, js_seq) <= ${upto}`,
+        'UNION ALL',
+        `SELECT ${names} FROM ${hot}.${name} WHERE (js_epoch, js_seq) > ${upto}`,
+      ].join('\n');
+    }),
+  ];
+}
+
 /** All statements that make one tier's database, in order. */
 export function tierStatements(tier: Tier, database: string = DATABASE_NAMES[tier]): string[] {
   return [
     `CREATE DATABASE IF NOT EXISTS ${database}`,
     ...DATA_TYPES.map((type) => tableSql(TABLES[type], tier, database)),
-    ...(tier === 'hot' ? [gapsNowSql(database), epochTableSql(database)] : []),
+    ...(tier === 'hot' ? [gapsNowSql(database), epochTableSql(database)] : [progressTableSql(database)]),
   ];
 }
 
