@@ -14,7 +14,7 @@ Commands:
 
 Flags:
   --init    create what is missing: databases and tables of hot and cold, streams
-  --sql     print the statements that make the tables; with --write, write them to sql/hot.sql and sql/cold.sql
+  --sql     print the statements that make the tables; with --write, write them to sql/hot.sql, sql/cold.sql and sql/views.sql
   --write   with --sql: into the files
   --json    with status: as JSON
 `;
@@ -26,7 +26,7 @@ import { createClickHouse, selectText } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { connectNats, ensureStreams } from './lib/jetstream.ts';
 import { createLogger } from './lib/log.ts';
-import { ensureTier, type Tier, tierFile } from './lib/schema.ts';
+import { ensureTier, SQL_FILES, sqlFile } from './lib/schema.ts';
 import {
   type Answered,
   type CollectorFigures,
@@ -45,7 +45,6 @@ import {
 } from './lib/status.ts';
 import { streamDefinitions } from './lib/streams.ts';
 
-const TIERS: Tier[] = ['hot', 'cold'];
 /** The collector answers from memory. */
 const HEALTH_TIMEOUT_MS = 5000;
 
@@ -134,9 +133,9 @@ async function main(): Promise<number> {
   if (isStatus) return tellStatus(loadConfig(), options.json);
   if (options.init) await initialise(loadConfig());
   else {
-    for (const tier of TIERS) {
-      if (options.write) writeFileSync(join(import.meta.dirname, '..', 'sql', `${tier}.sql`), tierFile(tier));
-      else process.stdout.write(tierFile(tier));
+    for (const name of SQL_FILES) {
+      if (options.write) writeFileSync(join(import.meta.dirname, '..', 'sql', `${name}.sql`), sqlFile(name));
+      else process.stdout.write(sqlFile(name));
     }
   }
   return 0;

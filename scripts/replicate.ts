@@ -40,7 +40,7 @@ import {
   settledPlaces,
   type TableReplication,
 } from './lib/replication.ts';
-import { ensureTier, viewStatements } from './lib/schema.ts';
+import { ensureTier, VIEW_DATABASES, viewStatements } from './lib/schema.ts';
 import { type Check, createRegistry, healthDocument, serveStatus, untilStopped } from './lib/service.ts';
 import { durableName, streamOf } from './lib/streams.ts';
 
@@ -60,8 +60,6 @@ const LAG_DEGRADED_MIN = 60;
 const LAG_ALARMS_H = [12, 24, 48];
 /** Above `max_execution_time`. */
 const REQUEST_TIMEOUT_MS = 120_000;
-/** The views over both. */
-const VIEWS = { live: 'marketprism', demo: 'marketprism_demo' } as const;
 const HOUR_MS = 3_600_000;
 
 class Replicator {
@@ -105,7 +103,7 @@ class Replicator {
         await ensureTier(hot.client, 'hot', config.hotDatabase);
         await ensureTier(cold.client, 'cold', config.coldDatabase);
         if (this.options.isOneServer) {
-          const views = viewStatements(VIEWS[config.mode], config.hotDatabase, config.coldDatabase);
+          const views = viewStatements(VIEW_DATABASES[config.mode], config.hotDatabase, config.coldDatabase);
           for (const query of views) await hot.client.command({ query });
         }
         await this.fenced();

@@ -1,5 +1,5 @@
 const USAGE = `
-up.ts (npm start): brings up broker, database, store and collector, and watches them.
+up.ts (npm start): brings up broker, database, store, collector and replication, and watches them.
 
 Usage:   npm start [-- FLAGS]
 Example: npm start -- --demo --for 60s --report r.json
@@ -157,6 +157,7 @@ async function checkMachine(plan: Plan): Promise<void> {
     [plan.natsPort === null ? null : plan.natsPort + MONITOR_OFFSET, '--nats-port'],
     [plan.clickhousePort, '--clickhouse-port'],
     [config.storePort, 'HOT_STORAGE_HTTP_PORT'],
+    [config.replicatePort, 'COLD_STORAGE_HTTP_PORT'],
     [config.healthPort, 'HEALTH_CHECK_PORT'],
     [config.metricsPort, 'METRICS_PORT'],
   ];
@@ -271,7 +272,7 @@ async function run(plan: Plan, stopped: Promise<'stopped'>): Promise<number> {
     );
     const end = await watch(system, plan, stopped);
     if (end === 'stopped' || plan.forMs === null) {
-      say('stopping: collector, store, database, broker');
+      say('stopping: collector, replication, store, database, broker');
       return 0;
     }
     say('time is over: storing what was received');

@@ -29,13 +29,15 @@ function figures(change: {
   stored?: Partial<Stored>;
   gap?: number;
   found?: number;
+  cold?: number;
   sent?: number | null;
 }): Figures {
-  const { received = 10, published = 10, stored = {}, gap, found, sent = 10 } = change;
+  const { received = 10, published = 10, stored = {}, gap, found, cold = stored.count ?? 10, sent = 10 } = change;
   return {
     received: new Map([[KEY, received]]),
     published: new Map([[KEY, published]]),
     stored: new Map([[KEY, { count: 10, unique: 10, streamed: 10, ...stored }]]),
+    cold: new Map([[KEY, { count: cold, unique: cold, streamed: cold }]]),
     found: new Map(found === undefined ? [] : [[KEY, found]]),
     gaps: new Map(gap === undefined ? [] : [[KEY, gap]]),
     sent: sent === null ? null : new Map([[KEY, sent]]),
@@ -66,6 +68,11 @@ test('rows that hot holds from an earlier run are not lost, and hide none that h
   assert.deepEqual(judged({ received: 12, found: 11, sent: null }), [0, 1, 0, false]);
 });
 
+test('cold that has fewer or more rows than hot does not balance', () => {
+  assert.equal(judged({ cold: 9 })[3], false);
+  assert.equal(judged({ cold: 11 })[3], false);
+});
+
 test('a row that is there twice is duplicated, and hides none that is lost', () => {
   assert.deepEqual(judged({ stored: { count: 11 } }), [0, 0, 1, false]);
   for (const sent of [10, null]) {
@@ -80,7 +87,8 @@ test('rows declared missing are not lost; fewer than are missing do not hide the
 });
 
 test('a type that was sent and of which nothing came is in the ledger, as lost', () => {
-  const empty = { received: new Map(), published: new Map(), stored: new Map(), found: new Map(), gaps: new Map() };
+  const none = () => new Map<string, never>();
+  const empty = { received: none(), published: none(), stored: none(), cold: none(), found: none(), gaps: none() };
   const report = balance('demo', 1, { ...empty, sent: new Map([[KEY, 4]]) });
   assert.equal(report.balanced, false);
   assert.deepEqual(report.rows, [
@@ -90,14 +98,14 @@ test('a type that was sent and of which nothing came is in the ledger, as lost',
       received: 0,
       published: 0,
       hot: 0,
-      cold: null,
+      cold: 0,
       gap: 0,
       lost: 4,
       duplicated: 0,
     },
   ]);
   const lines = ledgerTable(report).split('\n');
-  assert.match(lines[1]!, /^binance_spot {2}trade +0 +0 +0 +– +0 +4 +0$/);
+  assert.match(lines[1]!, /^binance_spot {2}trade +0 +0 +0 +0 +0 +4 +0$/);
 });
 
 const SOURCE: RowSource = {

@@ -48,13 +48,19 @@ export interface HealthDocument {
 
 /** A second collector has a name, ports and, as on another machine, a data directory of its own. */
 export type CollectorName = 'collector' | 'collector_b';
-export type ServiceName = 'nats-server' | 'clickhouse_embedded' | 'exchange_sim' | 'store' | CollectorName;
+export type ServiceName =
+  | 'nats-server'
+  | 'clickhouse_embedded'
+  | 'exchange_sim'
+  | 'store'
+  | 'replicate'
+  | CollectorName;
 
 export class Pipeline {
   readonly dir = mkdtempSync(join(tmpdir(), 'marketprism-'));
   readonly children = new Map<ServiceName, Child>();
   private readonly opened: { close(): Promise<void> }[] = [];
-  ports = { nats: 0, clickhouse: 0, health: 0, metrics: 0, store: 0, healthB: 0, metricsB: 0 };
+  ports = { nats: 0, clickhouse: 0, health: 0, metrics: 0, store: 0, replicate: 0, healthB: 0, metricsB: 0 };
 
   /** @param extra environment of store and collector */
   constructor(private readonly extra: NodeJS.ProcessEnv = {}) {}
@@ -79,6 +85,7 @@ export class Pipeline {
       HEALTH_CHECK_PORT: String(ports.health),
       METRICS_PORT: String(ports.metrics),
       HOT_STORAGE_HTTP_PORT: String(ports.store),
+      COLD_STORAGE_HTTP_PORT: String(ports.replicate),
       ...this.extra,
     };
   }
@@ -90,6 +97,7 @@ export class Pipeline {
       health: await freePort(),
       metrics: await freePort(),
       store: await freePort(),
+      replicate: await freePort(),
       healthB: await freePort(),
       metricsB: await freePort(),
     };

@@ -11,7 +11,7 @@ import {
   type TradeRow,
   ValueError,
 } from '../scripts/lib/rows.ts';
-import { tierFile } from '../scripts/lib/schema.ts';
+import { SQL_FILES, sqlFile } from '../scripts/lib/schema.ts';
 import { parseSubject, streamDefinitions, streamOf, subjectOf } from '../scripts/lib/streams.ts';
 
 const TRADE: TradeRow = {
@@ -107,10 +107,10 @@ test('every table opens its text with the stream, its key and the time', () => {
   }
 });
 
-for (const tier of ['hot', 'cold'] as const) {
-  test(`sql/${tier}.sql is what rows.ts says`, () => {
-    const file = readFileSync(join(import.meta.dirname, '..', 'sql', `${tier}.sql`), 'utf8');
-    assert.equal(file, tierFile(tier), 'run: npm run sql');
+for (const name of SQL_FILES) {
+  test(`sql/${name}.sql is what rows.ts says`, () => {
+    const file = readFileSync(join(import.meta.dirname, '..', 'sql', `${name}.sql`), 'utf8');
+    assert.equal(file, sqlFile(name), 'run: npm run sql');
   });
 }
 

@@ -41,6 +41,7 @@ class Up {
       HEALTH_CHECK_PORT: String(ports.health),
       METRICS_PORT: String(ports.metrics),
       HOT_STORAGE_HTTP_PORT: String(ports.store),
+      COLD_STORAGE_HTTP_PORT: String(ports.replicate),
     };
     this.output = '';
     this.errors = '';
@@ -201,7 +202,7 @@ describe('npm start, as a demo', () => {
       assert.ok(row.hot > 0);
       assert.deepEqual(
         [row.received, row.cold, row.gap, row.lost, row.duplicated],
-        [row.hot, null, 0, 0, 0],
+        [row.hot, row.hot, 0, 0, 0],
         row.data_type,
       );
       // A poll's next round may fall into the run: it publishes the same rows again.
@@ -284,7 +285,7 @@ describe('npm start, as a demo', () => {
     assert.ok(mine.length >= 5);
     up.signal('SIGINT');
     assert.deepEqual(await up.end(), { code: 0, signal: null }, up.output + up.errors);
-    assert.match(up.output, /stopping: collector, store, database, broker\n$/);
+    assert.match(up.output, /stopping: collector, replication, store, database, broker\n$/);
     const left = processes().filter(({ pid }) => mine.includes(pid));
     assert.deepEqual(left, []);
   });

@@ -16,8 +16,8 @@ export interface LedgerRow {
   published: number;
   /** Rows in hot. */
   hot: number;
-  /** Rows in cold; null while nothing replicates. */
-  cold: number | null;
+  /** Rows in cold. */
+  cold: number;
   /** Rows declared missing. */
   gap: number;
   /** Sent and neither stored nor declared missing. */
@@ -247,6 +247,8 @@ export interface Figures {
   received: Map<string, number>;
   published: Map<string, number>;
   stored: Map<string, Stored>;
+  /** The same in cold. */
+  cold: Map<string, Stored>;
   /** Of (exchange, type)s with fewer rows stored in this run than received: rows of this run that hot holds from whenever. */
   found: Map<string, number>;
   gaps: Map<string, number>;
@@ -279,20 +281,20 @@ export function balance(mode: string, seconds: number, figures: Figures): Ledger
       received,
       published: figures.published.get(key) ?? 0,
       hot: stored.count,
-      cold: null,
+      cold: figures.cold.get(key)?.count ?? 0,
       gap,
       lost: Math.max(missing - gap, 0),
       duplicated: stored.count - stored.unique,
     };
   });
-  const balanced = rows.every((row) => row.lost === 0 && row.duplicated === 0 && (row.cold ?? row.hot) === row.hot);
+  const balanced = rows.every((row) => row.lost === 0 && row.duplicated === 0 && row.cold === row.hot);
   return { mode, seconds, rows, balanced };
 }
 
 /** The report as a table for people. */
 export function ledgerTable(report: LedgerReport): string {
   const head = ['exchange', 'data_type', 'received', 'published', 'hot', 'cold', 'gap', 'lost', 'duplicated'] as const;
-  const lines = report.rows.map((row) => head.map((column) => (row[column] === null ? '–' : String(row[column]))));
+  const lines = report.rows.map((row) => head.map((column) => String(row[column])));
   const widths = head.map((title, i) => Math.max(title.length, ...lines.map((line) => line[i]!.length)));
   const format = (line: readonly string[]) =>
     line.map((cell, i) => (i < 2 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('  ');

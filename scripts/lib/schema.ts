@@ -134,10 +134,20 @@ export function tierStatements(tier: Tier, database: string = DATABASE_NAMES[tie
   ];
 }
 
-/** The file under sql/ for one tier. */
-export function tierFile(tier: Tier): string {
+/** Database of the views, by mode. */
+export const VIEW_DATABASES = { live: 'marketprism', demo: 'marketprism_demo' } as const;
+
+/** The files under sql/ by name: each tier, and the views over both. */
+export const SQL_FILES = ['hot', 'cold', 'views'] as const;
+
+/** One file under sql/. */
+export function sqlFile(name: (typeof SQL_FILES)[number]): string {
+  const statements =
+    name === 'views'
+      ? viewStatements(VIEW_DATABASES.live, DATABASE_NAMES.hot, DATABASE_NAMES.cold)
+      : tierStatements(name);
   const head = `-- Made from scripts/lib/rows.ts by \`npm run sql\`; a test compares the two. Do not edit here.\n\n`;
-  return `${head}${tierStatements(tier).join(';\n\n')};\n`;
+  return `${head}${statements.join(';\n\n')};\n`;
 }
 
 /** Creates what is missing of a tier; what exists is left as it is. */

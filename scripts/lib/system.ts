@@ -116,6 +116,7 @@ export class System {
     this.launch(scriptPlan('collector', [], env, logDir));
     await this.ready('store', async () => (await getJson(config.storePort)) !== null);
     await this.ready('collector', async () => (await getJson(config.healthPort)) !== null);
+    this.launch(scriptPlan('replicate', [], env, logDir));
     this.starting = false;
   }
 
@@ -130,7 +131,7 @@ export class System {
       // Without a broker nothing can drain; what it holds is stored at the next start.
       this.plan.say(`stopping without a last look at the broker: ${(error as Error).message}`);
     }
-    for (const name of ['store', 'exchange_sim', 'clickhouse_embedded', 'nats-server']) {
+    for (const name of ['replicate', 'store', 'exchange_sim', 'clickhouse_embedded', 'nats-server']) {
       await this.children.get(name)?.stop();
     }
   }
@@ -144,7 +145,10 @@ export class System {
     await this.outboxEmpty();
     await this.children.get('collector')!.stop();
     await this.drained(DRAIN_LIMIT_MS);
+    await this.replicated();
     const client = createClickHouse(clickhouseServer(plan.config), 'marketprism-up');
+    const { url: _, ...account } = clickhouseServer(plan.config);
+    const coldClient = createClickHouse({ url: plan.config.coldClickhouseUrl, ...account }, 'marketprism-up');
     const published: Published = { rows: new Map(), byBoot: new Map() };
     const { hotDatabase } = plan.config;
     try {
@@ -153,6 +157,7 @@ export class System {
         for (const name of streams) await countPublished(nats, name, this.bases[name], published);
         const received = await this.received(nats, published);
         const stored = await countStored(client, hotDatabase, this.bases);
+        const cold = await countStored(coldClient, plan.config.coldDatabase, this.bases);
         const fewer = new Set(
           [...received.keys()].filter((key) => received.get(key)! > (stored.get(key)?.unique ?? 0)),
         );
@@ -169,12 +174,31 @@ export class System {
             gaps.set(key, (gaps.get(key) ?? 0) + (await countInGaps(client, hotDatabase, stream, keys)));
           }
         }
-        return { received, published: published.rows, stored, found, gaps, sent };
+        return { received, published: published.rows, stored, cold, found, gaps, sent };
       });
       return balance(plan.mode, Math.round(seconds * 10) / 10, figures);
     } finally {
-      await client.close();
+      await Promise.all([client.close(), coldClient.close()]);
     }
+  }
+
+  /** A last round of the replication, after all is stored. */
+  private async replicated(): Promise<void> {
+    const { config, env, say } = this.plan;
+    await this.children.get('replicate')!.stop();
+    const ended = new Promise<void>((done) => {
+      const child = new Child(
+        scriptPlan('replicate', ['--once'], env, join(config.dataDir, 'logs')),
+        ({ code, lastLine }) => {
+          if (code !== 0) say(`not all is in cold: ${lastLine || `replicate --once ended with code ${code}`}`);
+          done();
+          return false;
+        },
+      );
+      this.children.set('replicate', child);
+      child.start();
+    });
+    await ended;
   }
 
   /** What waited on the collector's disk for the broker is on its way by now. */
