@@ -98,6 +98,8 @@ export class ExchangeRunner implements FeedOutput {
   private readonly unknown: UnknownSample;
   private running = 0;
   private paused = false;
+  /** When the next page of the past may be asked for, ms. */
+  private nextHistoryAt = 0;
   /** When the next connection may be opened, ms. */
   private nextOpeningAt = 0;
   private readonly stopping = new AbortController();
@@ -485,6 +487,7 @@ export class ExchangeRunner implements FeedOutput {
     idMember: History['idMember'],
     dataSource: string,
   ): Promise<{ ids: number[] } | { retryAt: number; isFailure: boolean; refusal: string | null }> {
+    await this.historyTurn(weight);
     const answer = await this.rest.ask(path, weight, this.module.postBody?.(path) ?? null, HISTORY_SHARE);
     if (answer.kind !== 'ok') {
       this.count('history_failed', answer.kind);
@@ -505,6 +508,14 @@ export class ExchangeRunner implements FeedOutput {
     if (understood) return { ids };
     this.count('history_failed', 'answer');
     return { retryAt: Date.now(), isFailure: true, refusal: null };
+  }
+
+  /** Spread over the minute, as venues limit bursts, too: OKX counts in windows of two seconds. */
+  private async historyTurn(weight: number): Promise<void> {
+    const intervalMs = (60_000 * weight) / (this.module.restWeightPerMinute * HISTORY_SHARE);
+    const at = Math.max(this.nextHistoryAt, Date.now());
+    this.nextHistoryAt = at + intervalMs;
+    await this.wait(at - Date.now());
   }
 
   private fetchNeeded(now: number): void {
