@@ -261,7 +261,8 @@ export class TableStore {
       if (rows.length === 1) {
         const { line, seq } = rows[0]!;
         const subject = batch.messages.find((message) => message.seq === seq)?.subject ?? '';
-        this.bury([{ line: withoutSplice(line), reason: (error as Error).message.slice(0, 500), seq }], subject);
+        const reason = `${(error as { type?: string }).type}: ${(error as Error).message}`.slice(0, 500);
+        this.bury([{ line: withoutSplice(line), reason, seq }], subject);
         // Buried once, even when a later part of this batch has to be tried again.
         for (const arrivals of batch.streams.values()) {
           if (arrivals.rows.get(rows[0]!.key) === rows[0]) arrivals.rows.delete(rows[0]!.key);
