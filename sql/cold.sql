@@ -258,6 +258,7 @@ CREATE TABLE IF NOT EXISTS marketprism_cold.replication_progress
 (
     table_name LowCardinality(String),
     js_epoch UInt32,
+    after_seq UInt64,
     upto_seq UInt64,
     window_rows UInt64,
     copied_rows UInt64,
@@ -265,4 +266,5 @@ CREATE TABLE IF NOT EXISTS marketprism_cold.replication_progress
     recorded_at DateTime64(3, 'UTC') DEFAULT now64(3)
 )
 ENGINE = MergeTree
-ORDER BY (table_name, js_epoch, upto_seq);
+ORDER BY (table_name, js_epoch, upto_seq)
+TTL toDateTime(recorded_at) + INTERVAL 8 DAY;

@@ -146,6 +146,49 @@ for (const isOneServer of [true, false]) {
       assert.equal(again.stats.copied, range(0, 100).filter((id) => id % 7 === 3).length);
     });
 
+    test('a progress table that says what cannot be is not believed', async () => {
+      for (let message = 0; message < 12; message += 1) await store(range(message * 25, 25));
+      await replicate();
+      const lose = () =>
+        coldServer.query(
+          `ALTER TABLE ${COLD}.trades DELETE WHERE toUInt64(trade_id) % 9 = 2 SETTINGS mutations_sync = 2`,
+        );
+      const say = (epoch: number, from: number, to: number) =>
+        cold.command({
+          query: `INSERT INTO ${COLD}.replication_progress (table_name, js_epoch, after_seq, upto_seq, window_rows, copied_rows, window_hash) VALUES ('trades', ${epoch}, ${from}, ${to}, 1, 1, 1)`,
+        });
+      // Beyond what is settled; of an epoch that there is not; a window in the middle that is gone.
+      const faults: [string, () => Promise<unknown>][] = [
+        ['beyond', () => say(1, sequence, sequence + 1000)],
+        ['epoch', () => say(7, 0, 5)],
+        ['backwards', () => say(1, sequence + 5, sequence)],
+        [
+          'hole',
+          () =>
+            coldServer.query(
+              `ALTER TABLE ${COLD}.replication_progress DELETE WHERE after_seq = (SELECT min(upto_seq) FROM ${COLD}.replication_progress) SETTINGS mutations_sync = 2`,
+            ),
+        ],
+      ];
+      for (const [what, damage] of faults) {
+        await damage();
+        await store(range(sequence * 25, 25));
+        await replicate();
+        await check(what);
+        assert.deepEqual(await trades.progress(), { epoch: 1, seq: sequence }, what);
+      }
+      // From the hole on everything was compared again: what is lost there meanwhile is copied.
+      await lose();
+      await coldServer.query(
+        `ALTER TABLE ${COLD}.replication_progress DELETE WHERE after_seq = (SELECT min(upto_seq) FROM ${COLD}.replication_progress) SETTINGS mutations_sync = 2`,
+      );
+      await replicate();
+      const [[lacking] = []] = await coldServer.query(
+        `SELECT count() FROM ${COLD}.trades WHERE toUInt64(trade_id) % 9 = 2 AND toUInt64(trade_id) >= 100`,
+      );
+      assert.equal(Number(lacking), range(100, sequence * 25 - 100).filter((id) => id % 9 === 2).length);
+    });
+
     test('cold that holds more than hot, or other values, stops the table', async () => {
       await store(range(0, 20));
       await replicate();

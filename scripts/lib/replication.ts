@@ -107,9 +107,42 @@ export class TableReplication {
   /** Where the last window ended; a progress table that was lost begins anew, which costs time and no data. */
   async progress(): Promise<Place> {
     const { cold } = this.options;
-    const query = `SELECT js_epoch, upto_seq FROM ${cold.database}.replication_progress WHERE table_name = '${this.name}' ORDER BY js_epoch DESC, upto_seq DESC LIMIT 1`;
+    const query = `SELECT js_epoch, upto_seq FROM ${this.progressTable} WHERE ${this.ofTable} ORDER BY js_epoch DESC, upto_seq DESC LIMIT 1`;
     const [row] = await selectText(cold.client, query, LIMITS);
     return row ? { epoch: Number(row[0]), seq: Number(row[1]) } : { epoch: 0, seq: 0 };
+  }
+
+  /**
+   * What is written down must be a chain of windows, and none beyond what is settled. From where it is not, it is forgotten: that is
+   * compared again, which costs time; to believe it could cost rows.
+   */
+  async checkProgress(settled: Place[]): Promise<void> {
+    const { cold, log } = this.options;
+    const chain = `SELECT js_epoch, after_seq, upto_seq, lagInFrame(upto_seq, 1, after_seq) OVER (PARTITION BY js_epoch ORDER BY upto_seq, after_seq ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS before FROM ${this.progressTable} WHERE ${this.ofTable}`;
+    const beyond = settled.map(({ epoch, seq }) => `(js_epoch = ${epoch} AND upto_seq > ${seq})`);
+    const known = settled.map(({ epoch }) => String(epoch)).join(', ') || '0';
+    const isWrong = `after_seq != before OR after_seq >= upto_seq OR js_epoch NOT IN (${known}) OR ${beyond.join(' OR ') || '0'}`;
+    const query = `SELECT js_epoch, least(before, after_seq) FROM (${chain}) WHERE ${isWrong} ORDER BY js_epoch, upto_seq LIMIT 1`;
+    const [wrong] = await selectText(cold.client, query, LIMITS);
+    if (!wrong) return;
+    const [epoch, seq] = wrong.map(Number) as [number, number];
+    log.error(
+      { event: 'progress_wrong', table: this.name, epoch, seq },
+      'what is written down from there on is compared again',
+    );
+    await cold.client.command({
+      query: `ALTER TABLE ${this.progressTable} DELETE WHERE ${this.ofTable} AND (js_epoch > ${epoch} OR (js_epoch = ${epoch} AND upto_seq > ${seq}))`,
+      query_id: this.queryId('forget'),
+      clickhouse_settings: { ...LIMITS, mutations_sync: '2' },
+    });
+  }
+
+  private get progressTable(): string {
+    return `${this.options.cold.database}.replication_progress`;
+  }
+
+  private get ofTable(): string {
+    return `table_name = '${this.name}'`;
   }
 
   /**
@@ -119,6 +152,7 @@ export class TableReplication {
    * @throws Disagreement when cold holds something that hot does not say
    */
   async run(settled: Place[], maxWindows: number, onWindow?: (rows: number) => void): Promise<boolean> {
+    await this.checkProgress(settled);
     let place = await this.progress();
     for (let windows = 0; windows < maxWindows; windows += 1) {
       const window = await this.next(place, settled);
@@ -293,9 +327,9 @@ export class TableReplication {
   }
 
   private async record(window: Window, { rows, hash }: Sum, copied: number): Promise<void> {
-    const { client, database } = this.options.cold;
+    const { client } = this.options.cold;
     await client.command({
-      query: `INSERT INTO ${database}.replication_progress (table_name, js_epoch, upto_seq, window_rows, copied_rows, window_hash) VALUES ('${this.name}', ${window.epoch}, ${window.upto}, ${rows}, ${copied}, ${hash})`,
+      query: `INSERT INTO ${this.progressTable} (table_name, js_epoch, after_seq, upto_seq, window_rows, copied_rows, window_hash) VALUES ('${this.name}', ${window.epoch}, ${window.after}, ${window.upto}, ${rows}, ${copied}, ${hash})`,
       query_id: this.queryId('progress'),
       clickhouse_settings: { async_insert: 0 },
     });

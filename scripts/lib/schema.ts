@@ -86,13 +86,17 @@ function gapsNowSql(database: string): string {
   ].join('\n');
 }
 
-/** Up to where cold verifiably holds what arrived in hot. Rows are only added; the highest (js_epoch, upto_seq) of a table counts. */
+/**
+ * Up to where cold verifiably holds what arrived in hot: a chain of windows, each beginning where the one before ended. What is older
+ * than a week tells nothing any more, as hot does not reach back so far.
+ */
 function progressTableSql(database: string): string {
   return [
     `CREATE TABLE IF NOT EXISTS ${database}.replication_progress`,
     '(',
     '    table_name LowCardinality(String),',
     '    js_epoch UInt32,',
+    '    after_seq UInt64,',
     '    upto_seq UInt64,',
     '    window_rows UInt64,',
     '    copied_rows UInt64,',
@@ -101,6 +105,7 @@ function progressTableSql(database: string): string {
     ')',
     'ENGINE = MergeTree',
     'ORDER BY (table_name, js_epoch, upto_seq)',
+    'TTL toDateTime(recorded_at) + INTERVAL 8 DAY',
   ].join('\n');
 }
 
