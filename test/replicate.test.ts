@@ -149,3 +149,80 @@ describe('replicate.ts', () => {
     }
   });
 });
+
+describe('replicate.ts with cold on another server', () => {
+  const pipeline = new Pipeline();
+  const coldServer = new Pipeline();
+  let nats: NatsConnection;
+  let child: Child | null = null;
+
+  before(async () => {
+    await coldServer.choosePorts();
+    await coldServer.startDatabase();
+    await pipeline.choosePorts();
+    await pipeline.startBroker();
+    await pipeline.startDatabase();
+    await pipeline.startStore();
+    nats = await pipeline.nats();
+    const env = {
+      ...pipeline.env,
+      MARKETPRISM_COLD_CLICKHOUSE_URL: coldServer.env.CLICKHOUSE_URL,
+      HEALTH_GRACE_SECONDS: '0',
+    };
+    child = new Child(scriptPlan('replicate', [], env, pipeline.logDir), () => true);
+    child.start();
+  });
+  after(async () => {
+    await child?.stop();
+    await nats?.close();
+    await pipeline.close();
+    await coldServer.close();
+  });
+
+  type Health = {
+    status: string;
+    failed_windows: number;
+    checks: Record<string, { status: string; error_message: string | null }>;
+  };
+  const health = async () =>
+    fetch(`http://127.0.0.1:${pipeline.ports.replicate}/health`).then(
+      (answer) => answer.json() as Promise<Health>,
+      () => null,
+    );
+  const count = async (server: Pipeline, tier: string) =>
+    (await server.query(`SELECT ${SUM} FROM marketprism_${tier}.trades`))[0]!;
+
+  async function publish(from: number): Promise<void> {
+    const rows = Array.from({ length: 200 }, (_, i) =>
+      encodeRow('trade', sampleTrade(from + i, { timestamp: START + (from + i) * 100 })),
+    );
+    const head = headers();
+    head.set('Mp-Mode', 'live');
+    await nats.jetstream().publish('trade.binance_spot.spot.BTC-USDT', rows.join('\n'), { headers: head });
+    await pipeline.drained();
+  }
+  const inCold = async (rows: number) => {
+    try {
+      return Number((await count(coldServer, 'cold'))[0]) === rows;
+    } catch {
+      // It is away, or has no tables yet.
+      return false;
+    }
+  };
+
+  test('goes on where it was once a cold that was away is back, and tells meanwhile that it is', async () => {
+    await publish(1);
+    await waitFor('the first rows', READY_MS, () => inCold(200));
+    await coldServer.stop('clickhouse_embedded');
+    await publish(1000);
+    await waitFor('the word of it', READY_MS, async () => {
+      const document = await health();
+      return document !== null && document.status !== 'healthy' && document.checks.trades!.error_message !== null;
+    });
+    await publish(2000);
+    await coldServer.startDatabase();
+    await waitFor('all of it', READY_MS, () => inCold(600));
+    assert.deepEqual(await count(coldServer, 'cold'), await count(pipeline, 'hot'));
+    await waitFor('health', READY_MS, async () => (await health())?.status === 'healthy');
+  });
+});
