@@ -28,6 +28,7 @@ import { flags, runAsScript } from './lib/cli.ts';
 import { createClickHouse, fence, selectText } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { isGuarded, tellLeftOut } from './lib/crash_points.ts';
+import { replayHealing } from './lib/deadletter.ts';
 import { currentEpoch } from './lib/epochs.ts';
 import { readingSequence, type Sequence, TRADES } from './lib/gap_finder.ts';
 import { GapKeeper } from './lib/gap_keeper.ts';
@@ -59,6 +60,8 @@ const BACKLOG_MS = 5000;
 /** A table that has not confirmed anything for this long although rows wait is unhealthy. */
 const STALLED_MS = 60_000;
 
+/** Rows in the deadletter whose cause may have passed are tried again this often; each file waits longer from time to time. */
+const HEALING_MS = 60_000;
 /** Hot is looked at for holes this often, or three times within the age of a gap. */
 const GAP_LOOK_MS = 10_000;
 /** Gap rows are few. */
@@ -257,6 +260,22 @@ async function watchBacklog(store: Store, stop: AbortSignal): Promise<void> {
   }
 }
 
+/** Replays, by itself, what its table refused for a cause that heals, such as a schema that was older than a row. */
+async function heal({ config, nats, log }: Store, stop: AbortSignal): Promise<void> {
+  const { dataDir, mode } = config;
+  while (!stop.aborted) {
+    await pause(HEALING_MS, stop).catch(() => undefined);
+    if (stop.aborted) return;
+    try {
+      const { replayed } = await replayHealing({ dataDir, mode, nats, log });
+      if (replayed > 0) log.info({ event: 'deadletters_replayed', rows: replayed });
+    } catch (error) {
+      // A replay by hand is under way, or the broker is away: the letters are still there.
+      log.warn({ event: 'deadletters_not_replayed', err: error });
+    }
+  }
+}
+
 /** Everything in which a missing row can be told by a number. */
 function sequences(): Sequence[] {
   const readings = Object.values(EXCHANGE_MODULES).flatMap(({ exchange, readings = [] }) =>
@@ -345,7 +364,7 @@ async function main(): Promise<number> {
     store.gaps = keeper?.keeper ?? null;
     const loops = store.tables.map((table) => (options.once ? table.runUntilEmpty() : table.run()));
     if (options.once) void Promise.all(loops).then(() => abort.abort(new Error('done')));
-    await Promise.all([...loops, watching, keeper?.keeper.run(stop)]);
+    await Promise.all([...loops, watching, keeper?.keeper.run(stop), options.once ? undefined : heal(store, stop)]);
     keeper?.publisher.close();
   };
   const left = stopped.then(() => delay(LEAVE_MS, 'left', { ref: false }));

@@ -5,7 +5,7 @@ Usage:   npm run bench [-- --only SUITES] [--json FILE]
 Example: npm run bench -- --only frames --json bench.json
 
 Flags:
-  --only SUITES   some of: frames, book (comma-separated; default all)
+  --only SUITES   some of: frames, book, replicate (comma-separated; default all)
   --json FILE     also write the figures to FILE: {"frames": {...}, "book": {...}}, one object per suite that ran
 
 Each pair is run side by side in one process for many rounds, after a warm-up; a figure is the median over the rounds. The exit
@@ -16,10 +16,11 @@ import { writeFileSync } from 'node:fs';
 import { flags, runAsScript, UsageError } from '../../scripts/lib/cli.ts';
 import { bookSuite } from './book.ts';
 import { framesSuite } from './frames.ts';
+import { replicateSuite } from './replicate.ts';
 import { type Figure, type Suite, type SuiteResult, verdict } from './suite.ts';
 
 /** In the order in which they run. */
-const SUITES: Suite[] = [framesSuite, bookSuite];
+const SUITES: Suite[] = [framesSuite, bookSuite, replicateSuite];
 
 interface Ran {
   suite: string;
