@@ -10,11 +10,11 @@ Flags:
 
 A window is what arrived between two sequences of JetStream, up to where the store has acknowledged everything. Its rows are copied as far
 as cold lacks them, then counted and hashed in both; only what is equal is written down, beside cold. Where cold holds more than hot, or
-other values, the table stops and says so.
+other values, the table stops and says so, and is looked at again every MARKETPRISM_STOPPED_RETRY (5m): mended, it goes on by itself.
 
 Environment: MARKETPRISM_NATS_URL, CLICKHOUSE_URL, CLICKHOUSE_USER, CLICKHOUSE_PASSWORD, MARKETPRISM_COLD_CLICKHOUSE_URL (the hot server),
-MARKETPRISM_HOT_DATABASE, MARKETPRISM_COLD_DATABASE, MARKETPRISM_DATA_DIR, MARKETPRISM_MODE, COLD_STORAGE_HTTP_PORT (8086, /health and
-/metrics), LOG_LEVEL.
+MARKETPRISM_HOT_DATABASE, MARKETPRISM_COLD_DATABASE, MARKETPRISM_DATA_DIR, MARKETPRISM_MODE, MARKETPRISM_STOPPED_RETRY,
+COLD_STORAGE_HTTP_PORT (8086, /health and /metrics), LOG_LEVEL.
 `;
 
 import { setMaxListeners } from 'node:events';
@@ -40,7 +40,7 @@ import {
   settledPlaces,
   type TableReplication,
 } from './lib/replication.ts';
-import { ensureTier, VIEW_DATABASES, viewStatements } from './lib/schema.ts';
+import { ensureTier, ensureViews } from './lib/schema.ts';
 import { type Check, createRegistry, healthDocument, serveStatus, untilStopped } from './lib/service.ts';
 import { durableName, streamOf } from './lib/streams.ts';
 
@@ -68,8 +68,12 @@ class Replicator {
   private readonly options: ReplicationOptions;
   private clients: ClickHouseClient[] = [];
   private lastDaysAt = 0;
+  /** Of the thresholds of lag, those that are said. */
   private alarmed = 0;
+  /** When a table that stopped is looked at again, ms. */
+  private readonly lookAgainAt = new Map<string, number>();
   lastPassAt = 0;
+  /** Why it has not begun. */
   lastError: string | null = null;
 
   constructor(
@@ -102,15 +106,15 @@ class Replicator {
       try {
         await ensureTier(hot.client, 'hot', config.hotDatabase);
         await ensureTier(cold.client, 'cold', config.coldDatabase);
-        if (this.options.isOneServer) {
-          const views = viewStatements(VIEW_DATABASES[config.mode], config.hotDatabase, config.coldDatabase);
-          for (const query of views) await hot.client.command({ query });
-        }
+        await ensureViews(hot.client, config, this.log);
         await this.fenced();
+        this.lastError = null;
         return;
       } catch (error) {
         this.stop.throwIfAborted();
-        this.log.warn({ event: 'database_away', url: shownUrl(config.clickhouseUrl), err: error, wait_ms: wait });
+        this.lastError = (error as Error).message.slice(0, 300);
+        const urls = [config.clickhouseUrl, config.coldClickhouseUrl].map(shownUrl);
+        this.log.warn({ event: 'database_away', urls, err: error, wait_ms: wait });
         await pause(wait, this.stop);
       }
     }
@@ -119,12 +123,16 @@ class Replicator {
   /** One round over all tables. @returns whether all that is settled is in cold */
   async pass(onWindow?: (rows: number) => void): Promise<boolean> {
     let isComplete = true;
+    let attempts = RETRIES;
     for (const table of this.tables) {
-      if (table.stats.isStopped) {
+      if (Date.now() < (this.lookAgainAt.get(table.name) ?? 0)) {
         isComplete = false;
         continue;
       }
-      isComplete = (await this.replicate(table, onWindow)) && isComplete;
+      if (await this.replicate(table, attempts, onWindow)) continue;
+      isComplete = false;
+      // A server is away rather than this one table: the others need not wait for it one after the other.
+      if (table.stats.disagreement === null) attempts = 1;
     }
     await this.measure();
     if (Date.now() - this.lastDaysAt > DAYS_EVERY_MS) await this.dropDays();
@@ -133,18 +141,22 @@ class Replicator {
   }
 
   /** @returns whether all of this table that is settled is in cold */
-  private async replicate(table: TableReplication, onWindow?: (rows: number) => void): Promise<boolean> {
+  private async replicate(
+    table: TableReplication,
+    attempts: number,
+    onWindow?: (rows: number) => void,
+  ): Promise<boolean> {
     for (let attempt = 1, wait = FIRST_WAIT_MS; ; attempt += 1, wait *= 2) {
       try {
         const settled = await this.settled(table);
         while (await table.run(settled, MAX_WINDOWS, onWindow)) this.stop.throwIfAborted();
-        this.lastError = null;
+        if (this.lookAgainAt.delete(table.name)) this.log.info({ event: 'table_goes_on', table: table.name });
         return true;
       } catch (error) {
         this.stop.throwIfAborted();
-        this.lastError = (error as Error).message.slice(0, 300);
         const figures = { table: table.name, attempt, err: error };
         if (error instanceof Disagreement) {
+          this.lookAgainAt.set(table.name, Date.now() + this.config.stoppedRetryMs);
           this.log.error(
             { event: 'table_stopped', ...figures },
             'cold holds what hot does not say: look before it goes on',
@@ -152,7 +164,7 @@ class Replicator {
           return false;
         }
         this.log.warn({ event: 'window_failed', ...figures, wait_ms: wait });
-        if (attempt === RETRIES) return false;
+        if (attempt >= attempts) return false;
         await pause(wait, this.stop);
         await this.reconnect();
       }
@@ -174,11 +186,16 @@ class Replicator {
     if (!this.options.isOneServer) await fence(this.options.cold.client, QUERY_PREFIX, this.stop);
   }
 
-  private settled(table: TableReplication): Promise<Place[]> {
-    return settledPlaces(this.options.hot, table.type, async (type) => {
-      const info = await this.manager.consumers.info(streamOf(type).name, durableName(type));
-      return info.ack_floor.stream_seq;
-    });
+  private async settled(table: TableReplication): Promise<Place[]> {
+    try {
+      return await settledPlaces(this.options.hot, table.type, async (type) => {
+        const info = await this.manager.consumers.info(streamOf(type).name, durableName(type));
+        return info.ack_floor.stream_seq;
+      });
+    } catch (error) {
+      table.failed(error as Error);
+      throw error;
+    }
   }
 
   private async measure(): Promise<void> {
@@ -190,9 +207,20 @@ class Replicator {
         this.log.warn({ event: 'lag_unknown', table: table.name, err: error });
       }
     }
-    const hours = this.worstLag / 60;
-    const reached = LAG_ALARMS_H.filter((alarm) => hours >= alarm).length;
-    if (reached > this.alarmed) this.log.error({ event: 'replication_lag', hours: Math.round(hours * 10) / 10 });
+    this.alarm();
+  }
+
+  /** Says each threshold once on the way up, and once that it is over: when the lag of every table is known, and below the first. */
+  private alarm(): void {
+    const lags = this.tables.map(({ stats }) => stats.lag_minutes);
+    const worst = Math.max(0, ...lags.map((lag) => lag ?? 0)) / 60;
+    const reached = LAG_ALARMS_H.filter((threshold) => worst >= threshold).length;
+    const hours = Math.round(worst * 10) / 10;
+    if (reached > this.alarmed) {
+      this.log.error({ event: 'replication_lag', threshold_hours: LAG_ALARMS_H[reached - 1], hours });
+    } else if (reached === 0 && this.alarmed > 0 && !lags.includes(null)) {
+      this.log.info({ event: 'replication_lag_over', hours });
+    } else return;
     this.alarmed = reached;
   }
 
@@ -206,11 +234,6 @@ class Replicator {
         this.log.warn({ event: 'days_not_dropped', table: table.name, err: error });
       }
     }
-  }
-
-  /** Minutes; a lag that cannot be measured counts as none here, and is told apart. */
-  get worstLag(): number {
-    return Math.max(0, ...this.tables.map(({ stats }) => stats.lag_minutes ?? 0));
   }
 
   /** Event times hour by hour. @returns rows of hot in that time */
@@ -236,18 +259,17 @@ class Replicator {
   health() {
     const checks: Record<string, Check> = {};
     for (const { name, stats } of this.tables) {
-      const { isStopped, lag_minutes: lag, lastError } = stats;
-      const isLate = lag === null || lag > LAG_ALARMS_H[0]! * 60;
-      const message = isStopped
-        ? `stopped: ${lastError}`
-        : lag === null
-          ? 'its lag cannot be measured'
-          : lag > LAG_DEGRADED_MIN
-            ? `${Math.round(lag)} minutes behind`
-            : lastError;
+      const { disagreement, lag_minutes: lag, lastError } = stats;
+      const isLate = lag === null || lag >= LAG_ALARMS_H[0]! * 60;
+      const parts = [
+        disagreement === null ? null : `stopped: ${disagreement}`,
+        lag === null ? 'its lag is not known' : lag > LAG_DEGRADED_MIN ? `${Math.round(lag)} minutes behind` : null,
+        lastError === disagreement ? null : lastError,
+        this.lastError,
+      ].filter((part) => part !== null);
       checks[name] = {
-        status: isStopped || isLate ? 'unhealthy' : message === null ? 'healthy' : 'degraded',
-        error_message: message,
+        status: disagreement !== null || isLate ? 'unhealthy' : parts.length === 0 ? 'healthy' : 'degraded',
+        error_message: parts.length === 0 ? null : parts.join('; '),
         details: stats,
       };
     }
@@ -297,23 +319,28 @@ async function serve(replicator: Replicator, config: Config, stop: AbortSignal, 
   const http = { health: () => replicator.health(), registry: registerMetrics(replicator), log };
   const server = await serveStatus({ ...http, port: config.replicatePort, portName: 'COLD_STORAGE_HTTP_PORT' });
   log.info({ event: 'started', health: server.port });
-  const round = async () => {
-    try {
-      await replicator.pass();
-    } catch (error) {
-      if (!stop.aborted) log.error({ event: 'pass_failed', err: error });
-    }
-  };
-  await round();
-  const cron = new Cron(SCHEDULE, { protect: true, timezone: 'UTC' }, round);
-  await new Promise<void>((done) => {
-    if (stop.aborted) done();
-    stop.addEventListener('abort', () => done(), { once: true });
-  });
-  cron.stop();
-  // What is under way ends by itself or at the next start's fence.
-  while (cron.isBusy()) await pause(50);
-  await server.close();
+  try {
+    // Health is served already: that a server is away is seen there.
+    await replicator.prepare();
+    const round = async () => {
+      try {
+        await replicator.pass();
+      } catch (error) {
+        if (!stop.aborted) log.error({ event: 'pass_failed', err: error });
+      }
+    };
+    await round();
+    const cron = new Cron(SCHEDULE, { protect: true, timezone: 'UTC' }, round);
+    await new Promise<void>((done) => {
+      if (stop.aborted) done();
+      stop.addEventListener('abort', () => done(), { once: true });
+    });
+    cron.stop();
+    // What is under way ends by itself or at the next start's fence.
+    while (cron.isBusy()) await pause(50);
+  } finally {
+    await server.close();
+  }
 }
 
 async function main(): Promise<number> {
@@ -331,11 +358,12 @@ async function main(): Promise<number> {
   const replicator = new Replicator(config, await nats.jetstreamManager(), stop, log);
   let code = 0;
   try {
-    await replicator.prepare();
     if (span !== null) {
+      await replicator.prepare();
       const rows = await replicator.backfill(span.from, span.to, progressLine);
       process.stdout.write(`\n${rows} rows of hot in that time are in cold\n`);
     } else if (options.once) {
+      await replicator.prepare();
       code = (await replicator.pass()) ? 0 : 1;
       log.info({
         event: 'replicated',

@@ -12,7 +12,7 @@ confirmed. After an unclear answer it waits until the insert cannot happen any m
 
 Environment: MARKETPRISM_NATS_URL, CLICKHOUSE_URL, CLICKHOUSE_USER, CLICKHOUSE_PASSWORD, MARKETPRISM_COLD_CLICKHOUSE_URL,
 MARKETPRISM_HOT_DATABASE, MARKETPRISM_COLD_DATABASE, MARKETPRISM_ACK_WAIT_SECONDS (60), MARKETPRISM_DATA_DIR,
-MARKETPRISM_MODE, HOT_STORAGE_HTTP_PORT (8085, /health and /metrics), LOG_LEVEL.
+MARKETPRISM_MODE, MARKETPRISM_DEADLETTER_RETRY (1m), HOT_STORAGE_HTTP_PORT (8085, /health and /metrics), LOG_LEVEL.
 `;
 
 import { randomBytes } from 'node:crypto';
@@ -60,8 +60,6 @@ const BACKLOG_MS = 5000;
 /** A table that has not confirmed anything for this long although rows wait is unhealthy. */
 const STALLED_MS = 60_000;
 
-/** Rows in the deadletter whose cause may have passed are tried again this often; each file waits longer from time to time. */
-const HEALING_MS = 60_000;
 /** Hot is looked at for holes this often, or three times within the age of a gap. */
 const GAP_LOOK_MS = 10_000;
 /** Gap rows are few. */
@@ -262,12 +260,12 @@ async function watchBacklog(store: Store, stop: AbortSignal): Promise<void> {
 
 /** Replays, by itself, what its table refused for a cause that heals, such as a schema that was older than a row. */
 async function heal({ config, nats, log }: Store, stop: AbortSignal): Promise<void> {
-  const { dataDir, mode } = config;
+  const { dataDir, mode, deadletterRetryMs } = config;
   while (!stop.aborted) {
-    await pause(HEALING_MS, stop).catch(() => undefined);
+    await pause(deadletterRetryMs, stop).catch(() => undefined);
     if (stop.aborted) return;
     try {
-      const { replayed } = await replayHealing({ dataDir, mode, nats, log });
+      const { replayed } = await replayHealing({ dataDir, mode, nats, log, firstWaitMs: deadletterRetryMs });
       if (replayed > 0) log.info({ event: 'deadletters_replayed', rows: replayed });
     } catch (error) {
       // A replay by hand is under way, or the broker is away: the letters are still there.

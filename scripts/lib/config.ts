@@ -41,6 +41,10 @@ export interface Config {
   gapAgeMs: number;
   /** A venue that answers 403 or 451 is asked again after this time, ms. */
   blockedRetryMs: number;
+  /** A table whose replication stopped, as cold holds what hot does not say, is looked at again after this time, ms. */
+  stoppedRetryMs: number;
+  /** Rows in the deadletter whose cause may have passed are tried this often at first, ms. */
+  deadletterRetryMs: number;
   ackWaitSeconds: number;
   /** Rows of one instrument wait this long for company in their message, ms: it costs as much latency, and saves a message per row. */
   lingerMs: number;
@@ -113,6 +117,8 @@ const environment = z.object({
   MARKETPRISM_LIQUIDATION_DELAY: z.string().optional(),
   MARKETPRISM_GAP_AGE: z.string().default('30s'),
   MARKETPRISM_BLOCKED_RETRY: z.string().default('10m'),
+  MARKETPRISM_STOPPED_RETRY: z.string().default('5m'),
+  MARKETPRISM_DEADLETTER_RETRY: z.string().default('1m'),
   MARKETPRISM_ACK_WAIT_SECONDS: z.coerce.number().min(1).max(3600).default(60),
   MARKETPRISM_LINGER: z.string().default('5ms'),
   MARKETPRISM_OUTBOX_MAX_BYTES: z.coerce.number().int().min(1_048_576).optional(),
@@ -169,6 +175,8 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
         : duration('MARKETPRISM_LIQUIDATION_DELAY', values.MARKETPRISM_LIQUIDATION_DELAY),
     gapAgeMs: duration('MARKETPRISM_GAP_AGE', values.MARKETPRISM_GAP_AGE),
     blockedRetryMs: duration('MARKETPRISM_BLOCKED_RETRY', values.MARKETPRISM_BLOCKED_RETRY),
+    stoppedRetryMs: duration('MARKETPRISM_STOPPED_RETRY', values.MARKETPRISM_STOPPED_RETRY),
+    deadletterRetryMs: duration('MARKETPRISM_DEADLETTER_RETRY', values.MARKETPRISM_DEADLETTER_RETRY),
     ackWaitSeconds: values.MARKETPRISM_ACK_WAIT_SECONDS,
     lingerMs: duration('MARKETPRISM_LINGER', values.MARKETPRISM_LINGER),
     watermarks: readWatermarks(given),

@@ -78,12 +78,14 @@ export class TableReplication {
     rows: 0,
     copied: 0,
     lastError: null as string | null,
-    /** Cold holds something that hot does not say: an operator must look. */
-    isStopped: false,
+    /** What cold holds that hot does not say, until it is seen to be mended: an operator must look. */
+    disagreement: null as string | null,
     /** Of the oldest row that is not in cold, minutes; null when it is not known. */
     lag_minutes: null as number | null,
   };
   private readonly table: Table;
+  /** The last place that cold told; only this process moves it, so it holds while cold is away. */
+  private known: Place | null = null;
 
   constructor(
     readonly type: DataType,
@@ -109,7 +111,8 @@ export class TableReplication {
     const { cold } = this.options;
     const query = `SELECT js_epoch, upto_seq FROM ${this.progressTable} WHERE ${this.ofTable} ORDER BY js_epoch DESC, upto_seq DESC LIMIT 1`;
     const [row] = await selectText(cold.client, query, LIMITS);
-    return row ? { epoch: Number(row[0]), seq: Number(row[1]) } : { epoch: 0, seq: 0 };
+    this.known = row ? { epoch: Number(row[0]), seq: Number(row[1]) } : { epoch: 0, seq: 0 };
+    return this.known;
   }
 
   /**
@@ -152,31 +155,41 @@ export class TableReplication {
    * @throws Disagreement when cold holds something that hot does not say
    */
   async run(settled: Place[], maxWindows: number, onWindow?: (rows: number) => void): Promise<boolean> {
-    await this.checkProgress(settled);
-    let place = await this.progress();
-    for (let windows = 0; windows < maxWindows; windows += 1) {
-      const window = await this.next(place, settled);
-      if (window === null) return false;
-      try {
+    try {
+      await this.checkProgress(settled);
+      let place = await this.progress();
+      for (let windows = 0; windows < maxWindows; windows += 1) {
+        const window = await this.next(place, settled);
+        if (window === null) {
+          this.stats.lastError = null;
+          this.stats.disagreement = null;
+          return false;
+        }
         const rows = await this.replicate(window);
+        place = this.known = { epoch: window.epoch, seq: window.upto };
         onWindow?.(rows);
         this.stats.success_windows += 1;
         this.stats.lastError = null;
-      } catch (error) {
-        this.stats.failed_windows += 1;
-        this.stats.lastError = (error as Error).message.slice(0, 300);
-        if (error instanceof Disagreement) this.stats.isStopped = true;
-        throw error;
+        this.stats.disagreement = null;
       }
-      place = { epoch: window.epoch, seq: window.upto };
+      return true;
+    } catch (error) {
+      this.failed(error as Error);
+      throw error;
     }
-    return true;
   }
 
-  /** How long the oldest row waits that is not in cold, minutes. @param now ms */
+  /** Counts a window that could not be brought to an end, for whatever reason. */
+  failed(error: Error): void {
+    this.stats.failed_windows += 1;
+    this.stats.lastError = error.message.slice(0, 300);
+    if (error instanceof Disagreement) this.stats.disagreement = this.stats.lastError;
+  }
+
+  /** How long the oldest row waits that is not in cold, minutes; it goes on growing while cold is away. @param now ms */
   async measureLag(now: number): Promise<void> {
     const { hot } = this.options;
-    const { epoch, seq } = await this.progress();
+    const { epoch, seq } = this.known ?? (await this.progress());
     const query = `SELECT count(), toUnixTimestamp64Milli(min(created_at)) FROM ${this.hotTable} WHERE ${isAfter(epoch, seq)}`;
     const [[count, oldest] = []] = await selectText(hot.client, query, LIMITS);
     this.stats.lag_minutes = count === '0' ? 0 : Math.max((now - Number(oldest)) / 60_000, 0);

@@ -1,5 +1,8 @@
 /** Databases and tables as SQL, from the columns in rows.ts; and bringing a server up to them. */
 import type { ClickHouseClient } from '@clickhouse/client';
+import { selectText } from './clickhouse.ts';
+import { type Config, shownUrl } from './config.ts';
+import type { Logger } from './log.ts';
 import { type Column, DATA_TYPES, STREAM_COLUMNS, TABLES, type Table } from './rows.ts';
 
 export type Tier = 'hot' | 'cold';
@@ -155,7 +158,53 @@ export function sqlFile(name: (typeof SQL_FILES)[number]): string {
   return `${head}${statements.join(';\n\n')};\n`;
 }
 
-/** Creates what is missing of a tier; what exists is left as it is. */
+/** Creates what is missing of a tier, the index of a hot table that an earlier version made included; what exists is left as it is. */
 export async function ensureTier(client: ClickHouseClient, tier: Tier, database: string): Promise<void> {
   for (const query of tierStatements(tier, database)) await client.command({ query });
+  if (tier === 'hot') await ensureArrivalIndex(client, database);
+}
+
+/**
+ * A part that was written before the index was there has none: it is given one in the background, while everything goes on. Which part
+ * lacks it is asked of the parts each time, so that a crash in between leaves nothing undone.
+ */
+async function ensureArrivalIndex(client: ClickHouseClient, database: string): Promise<void> {
+  const names = DATA_TYPES.map((type) => `'${TABLES[type].name}'`).join(', ');
+  const ofTables = `database = '${database}' AND table IN (${names})`;
+  const indexed = await selectText(
+    client,
+    `SELECT table FROM system.data_skipping_indices WHERE ${ofTables} AND name = 'arrival'`,
+  );
+  const have = new Set(indexed.map(([table]) => table));
+  for (const { name } of DATA_TYPES.map((type) => TABLES[type])) {
+    if (!have.has(name))
+      await client.command({
+        query: `ALTER TABLE ${database}.${name} ADD ${ARRIVAL_INDEX.replace('INDEX', 'INDEX IF NOT EXISTS')}`,
+      });
+  }
+  const underWay = `SELECT table FROM system.mutations WHERE ${ofTables} AND NOT is_done AND command LIKE '%MATERIALIZE INDEX arrival%'`;
+  const lacking = `SELECT DISTINCT table FROM system.parts WHERE ${ofTables} AND active AND rows > 0 AND secondary_indices_marks_bytes = 0 AND table NOT IN (${underWay})`;
+  for (const [table] of await selectText(client, lacking)) {
+    await client.command({
+      query: `ALTER TABLE ${database}.${table} MATERIALIZE INDEX arrival`,
+      clickhouse_settings: { mutations_sync: '0' },
+    });
+  }
+}
+
+/**
+ * The views, where hot and cold are on one server. On two servers no view can show all time: those of an earlier time, with half of it,
+ * are dropped, and it is said.
+ */
+export async function ensureViews(client: ClickHouseClient, config: Config, log: Logger): Promise<void> {
+  const views = VIEW_DATABASES[config.mode];
+  if (config.clickhouseUrl === config.coldClickhouseUrl) {
+    for (const query of viewStatements(views, config.hotDatabase, config.coldDatabase)) await client.command({ query });
+    return;
+  }
+  for (const type of DATA_TYPES) await client.command({ query: `DROP VIEW IF EXISTS ${views}.${TABLES[type].name}` });
+  log.warn(
+    { event: 'no_views', views, hot: shownUrl(config.clickhouseUrl), cold: shownUrl(config.coldClickhouseUrl) },
+    `there are no views ${views}.<table>: hot and cold are on two servers, and a view on one of them would show half; ask both`,
+  );
 }
