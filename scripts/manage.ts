@@ -13,7 +13,7 @@ Commands:
             collector says so; 3 the database could not be asked
 
 Flags:
-  --init    create what is missing: databases and tables of hot and cold, streams
+  --init    create what is missing: databases and tables of hot and cold, the views over both where they are on one server, streams
   --sql     print the statements that make the tables; with --write, write them to sql/hot.sql, sql/cold.sql and sql/views.sql
   --write   with --sql: into the files
   --json    with status: as JSON
@@ -26,7 +26,7 @@ import { createClickHouse, selectText } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { connectNats, ensureStreams } from './lib/jetstream.ts';
 import { createLogger } from './lib/log.ts';
-import { ensureTier, SQL_FILES, sqlFile } from './lib/schema.ts';
+import { ensureTier, ensureViews, SQL_FILES, sqlFile } from './lib/schema.ts';
 import {
   type Answered,
   type CollectorFigures,
@@ -61,6 +61,10 @@ async function initialise(config: Config): Promise<void> {
     await client.close();
     log.info({ event: 'tables_ready', tier, database });
   }
+  // After the tables of both, which they read.
+  const hot = createClickHouse({ url: config.clickhouseUrl, ...account }, 'marketprism-manage');
+  await ensureViews(hot, config, log);
+  await hot.close();
   const nats = await connectNats(config.natsUrl, 'manage', log);
   await ensureStreams(await nats.jetstreamManager(), streamDefinitions(config.streamMaxBytes), log);
   await nats.close();
