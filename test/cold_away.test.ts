@@ -13,9 +13,12 @@ import { Pipeline, READY_MS } from './pipeline.ts';
 const AWAY_MS = duration('MARKETPRISM_COLD_AWAY', process.env.MARKETPRISM_COLD_AWAY ?? '20s');
 const ROWS_PER_S = 200;
 const MESSAGES_PER_S = 5;
-/** Enough for one window's way to cold to take a while, so that cold can be killed within it. */
+/** Enough for a window to take a while between its copy and what is written down of it, so that cold can be killed there. */
 const BURST_MESSAGES = 150;
 const BURST_ROWS = 1000;
+const MOST_WINDOWS = 5;
+/** Twice as long as it takes until the next round. */
+const WINDOW_MS = 20_000;
 /** After an hour hot is far ahead. */
 const CATCH_UP_MS = 600_000;
 const DAY_MS = 86_400_000;
@@ -129,23 +132,30 @@ describe('cold away', () => {
     return out;
   }
 
-  /** Kills cold while a window is on its way to it, and leaves it dead. */
+  /** Kills cold when it holds rows of a window that is not written down yet, and leaves it dead. */
   async function killWithinWindow(): Promise<void> {
-    const client = cold.client();
-    const underWay = async () => {
-      const query =
-        "SELECT count() FROM system.processes WHERE query_id LIKE 'replicate:trades:staging:%' OR query_id LIKE 'replicate:trades:copy:%'";
-      const answer = await client.query({ query, format: 'JSONCompactEachRow' });
-      return Number((await answer.json<[string]>())[0]![0]) > 0;
+    const unwritten = async () => {
+      const progress = "SELECT max(upto_seq) FROM marketprism_cold.replication_progress WHERE table_name = 'trades'";
+      const rows = `SELECT count() FROM marketprism_cold.trades WHERE js_seq > (${progress})`;
+      return (await cold.query(rows))[0]![0] !== '0';
     };
-    const burst = (async () => {
+    const pid = replicate.pid!;
+    for (let windows = 0; windows < MOST_WINDOWS; windows += 1) {
       for (let i = 0; i < BURST_MESSAGES; i += 1) await publish('trade', 'BTC-USDT', trades(BURST_ROWS, 'BTC-USDT'));
-    })();
-    const deadline = Date.now() + READY_MS;
-    while (!(await underWay())) assert.ok(Date.now() < deadline, 'no window was seen');
-    process.kill(cold.children.get('clickhouse_embedded')!.pid!, 'SIGKILL');
-    await cold.stop('clickhouse_embedded');
-    await burst;
+      const deadline = Date.now() + WINDOW_MS;
+      while (Date.now() < deadline && !(await unwritten()));
+      // Held fast, to see whether it is within the window still, and what it had sent has arrived.
+      process.kill(pid, 'SIGSTOP');
+      await pause(500);
+      const isWithin = await unwritten();
+      if (isWithin) {
+        process.kill(cold.children.get('clickhouse_embedded')!.pid!, 'SIGKILL');
+        await cold.stop('clickhouse_embedded');
+      }
+      process.kill(pid, 'SIGCONT');
+      if (isWithin) return;
+    }
+    assert.fail(`${MOST_WINDOWS} windows were written down before cold could be killed`);
   }
 
   test('for as long as it takes: replication tells how far it is behind, drops nothing, goes on by itself, and nothing is lost or doubled', async () => {

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import type { ClickHouseClient } from '@clickhouse/client';
-import { insertLines } from '../scripts/lib/clickhouse.ts';
+import { createClickHouse, insertLines } from '../scripts/lib/clickhouse.ts';
 import { createLogger } from '../scripts/lib/log.ts';
 import {
   Disagreement,
@@ -237,6 +237,12 @@ for (const isOneServer of [true, false]) {
       assert.deepEqual(await drop(later), [], 'one row is gone from cold, although all was written down');
       await coldServer.query(`TRUNCATE TABLE ${COLD}.replication_progress`);
       await replicate();
+      const client = createClickHouse({ url: 'http://127.0.0.1:1', username: 'default', password: '' }, 'test');
+      const away: ReplicationOptions = { ...options, cold: { client, database: COLD }, isOneServer: false };
+      const ofAway = replications(away).find(({ type }) => type === 'trade')!;
+      await assert.rejects(dropOldDays(ofAway, away, 3 * DAY_MS, later), /ECONNREFUSED/);
+      await client.close();
+      assert.deepEqual(await hotServer.query(`SELECT count() FROM ${HOT}.trades`), [['250']], 'cold was away');
       assert.equal((await drop(later)).length, 1);
       assert.deepEqual(await hotServer.query(`SELECT count() FROM ${HOT}.trades`), [['0']]);
       assert.equal(await countCold(), 250);
