@@ -192,7 +192,11 @@ describe('cold away', () => {
     assert.deepEqual([replicate.pid, ends.length], [pid, 0], 'it lives on');
 
     await cold.startDatabase();
-    await waitFor('cold in reach', CATCH_UP_MS, async () => (await health())?.status === 'healthy');
+    await waitFor('cold in reach', CATCH_UP_MS, async () => {
+      const { status, checks } = (await health())!;
+      assert.doesNotMatch(checks.trades!.error_message ?? '', /stopped/, 'cold has nothing too much');
+      return status === 'healthy';
+    });
     isFlowing = false;
     await flow;
     await hot.drained();
