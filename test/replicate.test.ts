@@ -158,7 +158,6 @@ describe('replicate.ts with cold on another server', () => {
 
   before(async () => {
     await coldServer.choosePorts();
-    await coldServer.startDatabase();
     await pipeline.choosePorts();
     await pipeline.startBroker();
     await pipeline.startDatabase();
@@ -209,6 +208,16 @@ describe('replicate.ts with cold on another server', () => {
       return false;
     }
   };
+
+  test('tells in /health that cold is away at its start, begins once it is there, and says that there are no views', async () => {
+    await waitFor('the word of it', READY_MS, async () => {
+      const trades = (await health())?.checks.trades;
+      return trades?.status === 'unhealthy' && /ECONNREFUSED/.test(trades.error_message ?? '');
+    });
+    await coldServer.startDatabase();
+    await waitFor('health', READY_MS, async () => (await health())?.status === 'healthy');
+    assert.equal(pipeline.events('replicate', 'no_views').length, 1);
+  });
 
   test('goes on where it was once a cold that was away is back, and tells meanwhile that it is', async () => {
     await publish(1);
