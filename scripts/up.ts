@@ -20,7 +20,6 @@ one (not in a demo). Logs: data/logs/NAME.log, in a demo data/demo/logs/NAME.log
 `;
 
 import { accessSync, constants, mkdirSync, rmSync, statfsSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join, resolve } from 'node:path';
 import { request } from 'undici';
 import { exchangeModule } from './exchanges/index.ts';
@@ -28,6 +27,7 @@ import { findNatsServer, MONITOR_OFFSET } from './lib/broker.ts';
 import { duration, flags, OperatorError, runAsScript, UsageError, wholeNumber } from './lib/cli.ts';
 import { type Config, loadConfig, type Mode, shownUrl } from './lib/config.ts';
 import { writeJsonAtomic } from './lib/files.ts';
+import { isPortFree } from './lib/free_port.ts';
 import { ledgerTable } from './lib/ledger.ts';
 import { takeLock } from './lib/lock.ts';
 import { pause } from './lib/pause.ts';
@@ -164,18 +164,10 @@ async function checkMachine(plan: Plan): Promise<void> {
   for (const [port, setting] of ports) {
     if (port === 0)
       throw new UsageError(`${setting} must be a fixed port here, because npm start asks the services there`);
-    if (port !== null && !(await portFree(port))) {
+    if (port !== null && !(await isPortFree(port))) {
       throw new OperatorError(`port ${port} is in use: stop what listens there, or choose another one with ${setting}`);
     }
   }
-}
-
-function portFree(port: number): Promise<boolean> {
-  return new Promise((done) => {
-    const server = createServer();
-    server.once('error', () => done(false));
-    server.listen(port, '127.0.0.1', () => server.close(() => done(true)));
-  });
 }
 
 /** Shows a line that is always fresh on a terminal, and now and then elsewhere. */

@@ -13,6 +13,8 @@ import { Wire } from './wire.ts';
 describe('a collector whose socket was away', () => {
   const pipeline = new Pipeline({ MARKETPRISM_EXCHANGES: 'hyperliquid', MARKETPRISM_SYMBOLS: 'BTC-USDT' });
   let wire: Wire;
+  /** Gaps of before the last test. */
+  let told: string[][] = [];
 
   before(async () => {
     await pipeline.choosePorts();
@@ -58,12 +60,29 @@ describe('a collector whose socket was away', () => {
     assert.deepEqual(await gaps(), []);
   });
 
+  test('cannot know what it missed when the other one was away, too, and came back at the same time', async () => {
+    await pipeline.stop('collector_b');
+    await pipeline.startCollector({ MARKETPRISM_ENDPOINTS: join(pipeline.dir, 'endpoints-a.json') }, 'collector_b');
+    await trades('collector_b', 20);
+    await away();
+    await trades('collector_b', 20);
+    const answers = (event: string) =>
+      (['collector', 'collector_b'] as const).flatMap((name) => pipeline.events(name, event)).length;
+    // The first one's, of this test, and of the test before.
+    await waitFor('both answers', READY_MS, async () => answers('gap_bridged') + answers('gap_unprovable') === 1 + 2);
+    assert.ok(answers('gap_unprovable') >= 1, 'the one that told first has nobody to rely on');
+    await pipeline.drained();
+    assert.ok((await gaps()).length >= 1);
+    told = await gaps();
+  });
+
   test('cannot know what it missed when it was alone', async () => {
     await pipeline.stop('collector_b');
     await trades('collector', 40);
+    const before = pipeline.events('collector', 'gap_unprovable').length;
     await away();
-    await waitFor('the answer', READY_MS, async () => pipeline.events('collector', 'gap_unprovable').length === 1);
+    await waitFor('the answer', READY_MS, async () => pipeline.events('collector', 'gap_unprovable').length > before);
     await pipeline.drained();
-    assert.deepEqual(await gaps(), [['outage', 'unfillable']]);
+    assert.deepEqual(await gaps(), [...told, ['outage', 'unfillable']]);
   });
 });

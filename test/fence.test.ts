@@ -3,10 +3,11 @@ import assert from 'node:assert/strict';
 import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http';
 import { after, before, describe, test } from 'node:test';
 import { headers, type NatsConnection } from 'nats';
+import { freePort } from '../scripts/lib/free_port.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
 import { encodeRow } from '../scripts/lib/rows.ts';
 import { sampleTrade } from './fixtures.ts';
-import { freePort, Pipeline, READY_MS } from './pipeline.ts';
+import { Pipeline, READY_MS } from './pipeline.ts';
 
 /** With the fence nothing can be seen to happen, so this is how long nothing must happen. */
 const STILL_MS = 3500;

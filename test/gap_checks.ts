@@ -1,57 +1,9 @@
 /** What gaps there must be, computed from the rows themselves and not by the finder's SQL. */
 import assert from 'node:assert/strict';
-import { EXCHANGE_MODULES } from '../scripts/exchanges/index.ts';
 import type { Instrument, ReadingSeries } from '../scripts/lib/exchange.ts';
+import { holesOf, seriesOf, whereOf } from '../scripts/lib/reading_holes.ts';
 import { type DataType, TABLES } from '../scripts/lib/rows.ts';
 import type { Pipeline } from './pipeline.ts';
-
-/** A hole between two readings that came live: times in ms of the first and the last step without one. */
-export interface Hole {
-  from: number;
-  to: number;
-  steps: number;
-}
-
-/** Series of readings of the exchanges that a pipeline captures. */
-export function seriesOf(exchanges: readonly string[]): { exchange: string; series: ReadingSeries }[] {
-  return Object.values(EXCHANGE_MODULES)
-    .filter(({ exchange }) => exchanges.includes(exchange))
-    .flatMap(({ exchange, readings = [] }) => readings.map((series) => ({ exchange, series })));
-}
-
-/** SQL that tells the rows of a series. */
-export function whereOf(exchange: string, { of, marketTypes }: ReadingSeries): string {
-  return [
-    `exchange = '${exchange}'`,
-    of === undefined ? '1' : `${of.name} = '${of.value}'`,
-    marketTypes === undefined ? '1' : `market_type IN (${marketTypes.map((each) => `'${each}'`).join(', ')})`,
-  ].join(' AND ');
-}
-
-/** Holes between the live readings of a series, by symbol. */
-export async function holesOf(
-  pipeline: Pipeline,
-  exchange: string,
-  series: ReadingSeries,
-): Promise<Map<string, Hole[]>> {
-  const rows = await pipeline.query(
-    `SELECT symbol, toUnixTimestamp64Milli(timestamp) AS ms FROM marketprism_hot.${TABLES[series.type].name} ` +
-      `WHERE ${whereOf(exchange, series)} AND data_source NOT LIKE 'backfill:%' ORDER BY symbol, ms`,
-  );
-  const out = new Map<string, Hole[]>();
-  const last = new Map<string, number>();
-  for (const [symbol, ms] of rows as [string, string][]) {
-    const step = Math.floor(Number(ms) / series.stepMs);
-    const before = last.get(symbol);
-    if (before === undefined) out.set(symbol, []);
-    else if (step - before - 1 > series.quietSteps) {
-      const [from, to] = [before + 1, step - 1];
-      out.get(symbol)!.push({ from: from * series.stepMs, to: to * series.stepMs, steps: to - from + 1 });
-    }
-    last.set(symbol, step);
-  }
-  return out;
-}
 
 /**
  * Each hole in the readings is a gap of exactly these steps, and there is no other: filled where the venue serves all of them,
@@ -67,7 +19,8 @@ export async function checkReadings(pipeline: Pipeline, exchanges: readonly stri
         "SELECT toUInt64(from_id) AS first, to_id, ifNull(toString(rows), '-'), toString(status), ifNull(toString(filled_rows), '-') " +
           `FROM marketprism_hot.gaps_now WHERE exchange = '${exchange}' AND symbol = '${symbol}' AND data_type = '${dataType}' ORDER BY first`,
       );
-    for (const [symbol, holes] of await holesOf(pipeline, exchange, series)) {
+    const query = (sql: string) => pipeline.query(sql);
+    for (const [symbol, holes] of await holesOf(query, 'marketprism_hot', exchange, series)) {
       const what = `${exchange} ${symbol} ${type}`;
       const expected: string[][] = [];
       for (const { from, to, steps } of holes) {

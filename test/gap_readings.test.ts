@@ -8,9 +8,10 @@ import { headers } from 'nats';
 import { exchangeModule } from '../scripts/exchanges/index.ts';
 import { MODE_HEADER, ROWS_HEADER } from '../scripts/lib/jetstream.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
+import { seriesOf } from '../scripts/lib/reading_holes.ts';
 import { type Exchange, encodeRow } from '../scripts/lib/rows.ts';
 import { subjectOf } from '../scripts/lib/streams.ts';
-import { checkReadings, earlierRow, seriesOf } from './gap_checks.ts';
+import { checkReadings, earlierRow } from './gap_checks.ts';
 import { Pipeline, READY_MS } from './pipeline.ts';
 
 const VENUES = ['binance_derivatives', 'okx_derivatives', 'deribit_derivatives', 'hyperliquid'] as const;

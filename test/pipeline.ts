@@ -1,6 +1,5 @@
 /** The real parts of the pipeline as processes on free ports with a data directory of their own, for end-to-end tests. */
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ClickHouseClient } from '@clickhouse/client';
@@ -9,6 +8,7 @@ import { keyTexts } from '../scripts/lib/arrivals.ts';
 import { brokerPlan, findNatsServer, natsAnswers } from '../scripts/lib/broker.ts';
 import { createClickHouse, selectText } from '../scripts/lib/clickhouse.ts';
 import { DEFAULT_SESSIONS, engineEnvironment } from '../scripts/lib/embedded/environment.ts';
+import { freePort } from '../scripts/lib/free_port.ts';
 import { unacknowledged } from '../scripts/lib/jetstream.ts';
 import { Child, scriptPlan, waitFor } from '../scripts/lib/processes.ts';
 import { type DataType, TABLES } from '../scripts/lib/rows.ts';
@@ -16,29 +16,6 @@ import { parseSubject, streamDefinitions } from '../scripts/lib/streams.ts';
 
 /** Generous: several tests share two cores, and a first start reads the engine from a cold disk. */
 export const READY_MS = 60_000;
-
-/**
- * Below the range from which the kernel gives ports to outgoing connections and to `listen(0)`: a port of that range may be taken
- * by anybody between its choice and its use.
- */
-const FIRST_PORT = 10_000;
-const LAST_PORT = 31_999;
-
-/** A port on which nothing listens, and nothing `offset` above it. */
-export async function freePort(offset = 0): Promise<number> {
-  for (;;) {
-    const port = FIRST_PORT + Math.floor(Math.random() * (LAST_PORT - offset - FIRST_PORT));
-    if ((await listens(port)) && (offset === 0 || (await listens(port + offset)))) return port;
-  }
-}
-
-function listens(port: number): Promise<boolean> {
-  return new Promise((done) => {
-    const server = createServer();
-    server.once('error', () => done(false));
-    server.listen(port, '127.0.0.1', () => server.close(() => done(true)));
-  });
-}
 
 export interface HealthDocument {
   status: string;

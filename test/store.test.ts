@@ -4,13 +4,14 @@ import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { connect, headers, type NatsConnection } from 'nats';
 import { Batcher } from '../scripts/lib/batcher.ts';
+import { type ClickHouseFault, ClickHouseProxy } from '../scripts/lib/chaos/clickhouse_proxy.ts';
+import { freePort } from '../scripts/lib/free_port.ts';
 import { Publisher } from '../scripts/lib/jetstream.ts';
 import { createLogger } from '../scripts/lib/log.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
 import { encodeRow } from '../scripts/lib/rows.ts';
-import { type Fault, FaultProxy } from './fault_proxy.ts';
 import { sampleTrade } from './fixtures.ts';
-import { freePort, Pipeline, READY_MS } from './pipeline.ts';
+import { Pipeline, READY_MS } from './pipeline.ts';
 
 const SUBJECT = 'trade.binance_spot.spot.BTC-USDT';
 
@@ -20,26 +21,31 @@ describe('the store', () => {
   /** Taken by a store when it starts. */
   const extra: NodeJS.ProcessEnv = {};
   const pipeline = new Pipeline(extra);
-  let proxy: FaultProxy;
+  let proxy: ClickHouseProxy;
   let nats: NatsConnection;
 
   before(async () => {
     await pipeline.choosePorts();
     await pipeline.startBroker();
     await pipeline.startDatabase();
-    proxy = new FaultProxy(pipeline.env.CLICKHOUSE_URL!);
+    proxy = new ClickHouseProxy(pipeline.env.CLICKHOUSE_URL!);
     await proxy.listen(await freePort());
     await startStore();
     nats = await pipeline.nats();
   });
   afterEach(() => {
-    proxy.onInsert = () => null;
+    proxy.onRequest = () => null;
   });
   after(async () => {
     await nats.close();
     await pipeline.close();
     await proxy.close();
   });
+
+  /** Chooses the fault of an insert of market rows. */
+  function onInsert(choose: () => ClickHouseFault | null): void {
+    proxy.onRequest = (sql) => (/^\s*INSERT INTO \S+\.(trades|orderbook_updates)/.test(sql) ? choose() : null);
+  }
 
   /** The store alone goes through the proxy; the test asks the database itself. */
   async function startStore(): Promise<void> {
@@ -150,7 +156,7 @@ describe('the store', () => {
     const before = deadletters().length;
     let inserts = 0;
     // Both together are refused, then each alone is tried: the bad one is buried, and the answer to the good one is lost.
-    proxy.onInsert = () => (++inserts === 3 ? 'unavailable' : null);
+    onInsert(() => (++inserts === 3 ? 'unavailable' : null));
     await publish([bad, encodeRow('trade', trade(71))]);
     await waitFor('the second try', READY_MS, async () => inserts >= 4);
     await pipeline.drained();
@@ -182,14 +188,14 @@ describe('the store', () => {
     assert.deepEqual(await count('toUInt64(trade_id) BETWEEN 80 AND 83'), [4, 4]);
   });
 
-  const FAULTS: Fault[] = ['answer_lost', 'body_cut', 'refused', 'unavailable'];
+  const FAULTS: ClickHouseFault[] = ['answer_lost', 'body_cut', 'refused', 'unavailable'];
   for (const [index, fault] of FAULTS.entries()) {
     test(`stores each row once when an insert ends with: ${fault}`, async () => {
       const first = 1000 * (index + 1);
       // A lost answer needs only one: the second look finds the rows.
       const wanted = fault === 'answer_lost' ? 1 : 2;
       let left = wanted;
-      proxy.onInsert = () => (left-- > 0 ? fault : null);
+      onInsert(() => (left-- > 0 ? fault : null));
       const before = proxy.faults;
       await publish(Array.from({ length: 500 }, (_, i) => encodeRow('trade', trade(first + i))));
       await waitFor('the faults', READY_MS, async () => proxy.faults - before >= wanted);
@@ -205,7 +211,7 @@ describe('the store', () => {
     await startStore();
     delete extra.MARKETPRISM_WITHOUT;
     let left = 1;
-    proxy.onInsert = () => (left-- > 0 ? 'answer_lost' : null);
+    onInsert(() => (left-- > 0 ? 'answer_lost' : null));
     await publish(Array.from({ length: 100 }, (_, i) => encodeRow('trade', trade(9000 + i))));
     await pipeline.drained();
     await pipeline.stop('store');
@@ -234,7 +240,7 @@ describe('the store', () => {
     const batcher = new Batcher((message) => publisher.push(message));
     let seed = 3;
     const random = (n: number) => (seed = (seed * 48271) % 2147483647) % n;
-    proxy.onInsert = () => (random(3) === 0 ? FAULTS[random(4)]! : null);
+    onInsert(() => (random(3) === 0 ? FAULTS[random(4)]! : null));
     for (let i = 0; i < 40_000; i++) {
       batcher.add('trade', trade(100_000 + i, { timestamp: 1795001000000 + i }));
       if (i % 50 === 49) batcher.flush();

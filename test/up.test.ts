@@ -6,10 +6,11 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { MONITOR_OFFSET } from '../scripts/lib/broker.ts';
+import { freePort } from '../scripts/lib/free_port.ts';
 import type { LedgerReport } from '../scripts/lib/ledger.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
 import { EXCHANGES } from '../scripts/lib/rows.ts';
-import { freePort, Pipeline, READY_MS } from './pipeline.ts';
+import { Pipeline, READY_MS } from './pipeline.ts';
 
 const UP = join(import.meta.dirname, '..', 'scripts', 'up.ts');
 

@@ -64,6 +64,10 @@ export const SAFEGUARDS = [
 ] as const;
 export type Safeguard = (typeof SAFEGUARDS)[number];
 
+export function isSafeguard(name: string): name is Safeguard {
+  return SAFEGUARDS.some((each) => each === name);
+}
+
 const left = namesIn(process.env.MARKETPRISM_WITHOUT);
 
 /** Whether a safeguard works; it does, unless `MARKETPRISM_WITHOUT` names it, which loses data and is for proofs only. */
@@ -86,7 +90,7 @@ export function checkProofs(env: NodeJS.ProcessEnv): void {
       `MARKETPRISM_CRASH_AT: takes POINT or POINT@TIMES of ${CRASH_POINTS.join(', ')}, not "${crash}"`,
     );
   }
-  const unknown = namesIn(env.MARKETPRISM_WITHOUT).find((name) => !SAFEGUARDS.some((each) => each === name));
+  const unknown = namesIn(env.MARKETPRISM_WITHOUT).find((name) => !isSafeguard(name));
   if (unknown !== undefined) {
     throw new UsageError(`MARKETPRISM_WITHOUT: takes names of ${SAFEGUARDS.join(', ')}, not "${unknown}"`);
   }

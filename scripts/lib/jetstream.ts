@@ -624,8 +624,8 @@ export async function storedMessage(
 }
 
 /**
- * Whether another run than `boot` has published a row of `subject` that `isOne` knows, since `sinceMs` (by the broker's clock, ms). Reads
- * what came since then.
+ * Whether another run than `boot` was the first to publish a row of `subject` that `isOne` knows, since `sinceMs` (by the broker's clock, ms).
+ * Not the first: it may have come back at the same time, and know no more. Reads what came since then.
  */
 export async function publishedByOthers(
   nats: NatsConnection,
@@ -640,8 +640,7 @@ export async function publishedByOthers(
   options.bindStream(stream);
   options.startTime(new Date(sinceMs));
   for await (const message of await nats.jetstream().subscribe(subject, options)) {
-    const isOther = message.headers?.get(BOOT_HEADER) !== boot;
-    if (isOther && message.string().split('\n').some(isOne)) return true;
+    if (message.string().split('\n').some(isOne)) return message.headers?.get(BOOT_HEADER) !== boot;
     if (message.seq >= last.seq) break;
   }
   return false;

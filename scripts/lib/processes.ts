@@ -20,6 +20,8 @@ export interface ChildPlan {
   args: string[];
   env: NodeJS.ProcessEnv;
   logDir: string;
+  /** Waits this long before each restart, ms; absent: longer each time. */
+  restartWaitMs?: number;
 }
 
 /** A script of this project as a child. */
@@ -115,7 +117,7 @@ export class Child {
     if (!this.wanted) return;
     if (Date.now() - this.startedAt > STABLE_MS) this.attempts = 0;
     if (!this.onExit({ code, signal, lastLine: this.lastLine })) return;
-    const wait = Math.min(FIRST_WAIT_MS * 2 ** this.attempts, LAST_WAIT_MS);
+    const wait = this.plan.restartWaitMs ?? Math.min(FIRST_WAIT_MS * 2 ** this.attempts, LAST_WAIT_MS);
     this.attempts += 1;
     this.restarts += 1;
     this.timer = setTimeout(() => this.spawn(), wait);

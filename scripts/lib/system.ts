@@ -7,7 +7,7 @@ import { request } from 'undici';
 import { brokerPlan, findNatsServer, natsAnswers } from './broker.ts';
 import { OperatorError } from './cli.ts';
 import { createClickHouse } from './clickhouse.ts';
-import { type Config, type Mode, shownUrl } from './config.ts';
+import { type Config, loadConfig, type Mode, shownUrl } from './config.ts';
 import { DEFAULT_SESSIONS, engineEnvironment } from './embedded/environment.ts';
 import { readJson } from './files.ts';
 import { ensureStreams, unacknowledged } from './jetstream.ts';
@@ -45,6 +45,10 @@ const GAPS_LIMIT_MS = 180_000;
 const GAP_LOOK_MARGIN_MS = 2000;
 /** At a plain stop, what is left after this time waits in JetStream for the next start. */
 const STOP_DRAIN_MS = 5000;
+/** A broker that answers, while its JetStream does not, is asked so often, and given up after so many times without an answer. */
+const BROKER_ASKED_EVERY_MS = 5000;
+const BROKER_ANSWER_MS = 5000;
+const BROKER_SILENT_TIMES = 3;
 /** A service that has just begun has not had its first rows yet; its faults are told after that. */
 const SETTLING_SECONDS = 10;
 
@@ -61,6 +65,20 @@ export interface SystemPlan {
   env: NodeJS.ProcessEnv;
   /** Tells the operator a line. */
   say(line: string): void;
+  /** Further flags of the simulator. */
+  simulatorFlags?: string[];
+  /** Collectors of the same markets beside the first: a name, and what differs in the environment. */
+  otherCollectors?: { name: string; env: NodeJS.ProcessEnv }[];
+  /** So much went wrong that there are gaps nobody has found yet: they are looked for at the end, and filled for up to this long, ms. */
+  gapsLimitMs?: number;
+  /** Has the last word on how a child is started. */
+  adjust?(plan: ChildPlan): ChildPlan;
+}
+
+interface Collector {
+  name: string;
+  env: NodeJS.ProcessEnv;
+  config: Config;
 }
 
 /** The running set: children in the order of their start, and what is known of this run. */
@@ -71,8 +89,17 @@ export class System {
   private startFailure: Error | null = null;
   private starting = true;
   private stopping = false;
+  private readonly collectors: Collector[];
 
-  constructor(readonly plan: SystemPlan) {}
+  constructor(readonly plan: SystemPlan) {
+    const { env, config, otherCollectors = [] } = plan;
+    const others = otherCollectors.map(({ name, env: own }) => ({ name, env: { ...env, ...own } }));
+    this.collectors = [
+      { name: 'collector', env, config },
+      // The simulator writes where the venues are once it runs; nothing here asks them.
+      ...others.map((each) => ({ ...each, config: loadConfig({ ...each.env, MARKETPRISM_ENDPOINTS: '' }) })),
+    ];
+  }
 
   get restarts(): number {
     return [...this.children.values()].reduce((sum, child) => sum + child.restarts, 0);
@@ -113,18 +140,51 @@ export class System {
     });
     this.startedAt = Date.now();
     this.launch(scriptPlan('store', [], env, logDir));
-    this.launch(scriptPlan('collector', [], env, logDir));
+    for (const { name, env: own } of this.collectors) {
+      this.launch({ ...scriptPlan('collector', [], own, logDir), name });
+    }
     await this.ready('store', async () => (await getJson(config.storePort)) !== null);
-    await this.ready('collector', async () => (await getJson(config.healthPort)) !== null);
+    for (const { name, config: own } of this.collectors) {
+      await this.ready(name, async () => (await getJson(own.healthPort)) !== null);
+    }
     this.launch(scriptPlan('replicate', [], env, logDir));
     this.starting = false;
+    if (plan.natsPort !== null) void this.watchBroker(plan.natsPort);
+  }
+
+  /**
+   * Ends a broker whose JetStream hangs, so that it is started again: after a full disk nats-server 2.9 takes connections and calls
+   * itself healthy, while no stream answers any more (seen with 2.9.10). What it has acknowledged is on its disk.
+   */
+  private async watchBroker(port: number): Promise<void> {
+    for (let silent = 0; !this.stopping; await pause(BROKER_ASKED_EVERY_MS)) {
+      silent = (await this.streamsAnswer()) || !(await natsAnswers(port)) ? 0 : silent + 1;
+      if (silent < BROKER_SILENT_TIMES || this.stopping) continue;
+      silent = 0;
+      this.plan.say('nats-server takes connections and its streams do not answer (a full disk?): ending it');
+      const pid = this.children.get('nats-server')?.pid;
+      if (pid !== undefined) process.kill(pid, 'SIGKILL');
+    }
+  }
+
+  private async streamsAnswer(): Promise<boolean> {
+    try {
+      return await this.withNats(async (nats) => {
+        const manager = await nats.jetstreamManager({ timeout: BROKER_ANSWER_MS });
+        for (const name of Object.keys(this.bases)) await manager.streams.info(name);
+        return true;
+      });
+    } catch {
+      // Down, starting or hanging: which of them, its port tells.
+      return false;
+    }
   }
 
   /** Stops in order: sources first, so that all that they gave is stored by what still runs. */
   async stop(): Promise<void> {
     this.starting = false;
     this.stopping = true;
-    await this.children.get('collector')?.stop();
+    await this.stopCollectors();
     try {
       if (this.children.get('store')?.running) await this.drained(STOP_DRAIN_MS);
     } catch (error) {
@@ -136,16 +196,25 @@ export class System {
     }
   }
 
-  /** The ledger of this run: the sources stop, everything is stored, then both ends are counted. */
+  /**
+   * The sources stop; what they gave is stored, what is missing is filled, all is copied to cold.
+   * @returns what the simulator sent, by exchange and type; null in live mode
+   */
+  async quiet(): Promise<Map<string, number> | null> {
+    const sent = this.plan.mode === 'demo' ? await this.stopSimulator() : null;
+    await this.gapsSettled();
+    await this.outboxesEmpty();
+    await this.stopCollectors();
+    await this.drained(DRAIN_LIMIT_MS);
+    await this.replicated();
+    return sent;
+  }
+
+  /** The ledger of this run: all comes to rest, then both ends are counted. */
   async settle(): Promise<LedgerReport> {
     const { plan } = this;
     const seconds = (Date.now() - this.startedAt) / 1000;
-    const sent = plan.mode === 'demo' ? await this.stopSimulator() : null;
-    await this.gapsSettled();
-    await this.outboxEmpty();
-    await this.children.get('collector')!.stop();
-    await this.drained(DRAIN_LIMIT_MS);
-    await this.replicated();
+    const sent = await this.quiet();
     const client = createClickHouse(clickhouseServer(plan.config), 'marketprism-up');
     const { url: _, ...account } = clickhouseServer(plan.config);
     const coldClient = createClickHouse({ url: plan.config.coldClickhouseUrl, ...account }, 'marketprism-up');
@@ -201,11 +270,18 @@ export class System {
     await ended;
   }
 
-  /** What waited on the collector's disk for the broker is on its way by now. */
-  private async outboxEmpty(): Promise<void> {
+  private async stopCollectors(): Promise<void> {
+    await Promise.all(this.collectors.map(({ name }) => this.children.get(name)?.stop()));
+  }
+
+  /** What waited on the collectors' disks for the broker is on its way by now. */
+  private async outboxesEmpty(): Promise<void> {
     const deadline = Date.now() + DRAIN_LIMIT_MS;
-    const waiting = async () => (await getJson(this.plan.config.healthPort))?.metrics?.waiting_bytes ?? 0;
-    while ((await waiting()) > 0 && Date.now() < deadline) await pause(200);
+    const isWaiting = async ({ config }: Collector) =>
+      ((await getJson(config.healthPort))?.metrics?.waiting_bytes ?? 0) > 0;
+    for (const collector of this.collectors) {
+      while ((await isWaiting(collector)) && Date.now() < deadline) await pause(200);
+    }
   }
 
   /**
@@ -213,36 +289,38 @@ export class System {
    * was missed does not wait.
    */
   private async gapsSettled(): Promise<void> {
-    const { config, say } = this.plan;
+    const { config, say, gapsLimitMs } = this.plan;
     const open = async () => {
       const gaps = (await getJson(config.storePort))?.checks.gaps;
       const counts = gaps?.details?.counts ?? [];
       const count = counts.reduce((sum, each) => sum + (each.status === 'open' ? each.gaps : 0), 0);
       return { count, lookAt: gaps?.details?.lastLookAt ?? 0 };
     };
-    const restarted = this.children.get('collector')!.restarts > 0;
+    const restarted = this.collectors.some(({ name }) => this.children.get(name)!.restarts > 0);
     const { count } = await open();
-    if (!restarted && count === 0) return;
-    say(restarted ? 'the collector was started again: looking for what was missed' : `${count} gaps are being filled`);
+    if (!restarted && count === 0 && gapsLimitMs === undefined) return;
+    say(!restarted && count > 0 ? `${count} gaps are being filled` : 'looking for what was missed');
+    const limitMs = gapsLimitMs ?? GAPS_LIMIT_MS;
     const lastRowAt = Date.now();
     await this.drained(DRAIN_LIMIT_MS);
-    for (const deadline = lastRowAt + GAPS_LIMIT_MS; Date.now() < deadline; await pause(500)) {
+    for (const deadline = lastRowAt + limitMs; Date.now() < deadline; await pause(500)) {
       const now = await open();
       // A hole is a gap once the row after it is old enough; then one look tells all there are.
       if (now.count === 0 && now.lookAt > lastRowAt + config.gapAgeMs + GAP_LOOK_MARGIN_MS) return;
     }
-    say(`${(await open()).count} gaps could not be filled in ${GAPS_LIMIT_MS / 1000} s`);
+    say(`${(await open()).count} gaps could not be filled in ${limitMs / 1000} s`);
   }
 
   /** One line of figures; null while a service does not answer. */
   async figures(): Promise<{ received: number; stored: number; backlog: number; faults: string[] }> {
     const { config } = this.plan;
-    const [collector, store] = await Promise.all([getJson(config.healthPort), getJson(config.storePort)]);
+    const services = [
+      ...this.collectors.map((each) => ({ name: each.name, port: each.config.healthPort })),
+      { name: 'store', port: config.storePort },
+    ];
+    const documents = await Promise.all(services.map(async ({ name, port }) => [name, await getJson(port)] as const));
     const faults: string[] = [];
-    for (const [name, document] of [
-      ['collector', collector],
-      ['store', store],
-    ] as const) {
+    for (const [name, document] of documents) {
       if (document === null) {
         faults.push(`${name} does not answer`);
         continue;
@@ -252,16 +330,18 @@ export class System {
         if (state.status === 'unhealthy') faults.push(`${check}: ${state.error_message}`);
       }
     }
-    const checks = Object.values(store?.checks ?? {});
+    const checks = Object.values(documents.at(-1)![1]?.checks ?? {});
     const sum = (field: 'inserted' | 'backlog') =>
       checks.reduce((total, each) => total + (each.details?.[field] ?? 0), 0);
-    const received = (collector?.received ?? []).reduce((total, each) => total + each.received, 0);
+    const received = documents
+      .flatMap(([, document]) => document?.received ?? [])
+      .reduce((total, each) => total + each.received, 0);
     return { received, stored: sum('inserted'), backlog: sum('backlog'), faults };
   }
 
   private launch(plan: ChildPlan): void {
     if (this.stopping) throw new OperatorError('stopped while starting');
-    const child = new Child(plan, ({ code, signal, lastLine }) => {
+    const child = new Child(this.plan.adjust?.(plan) ?? plan, ({ code, signal, lastLine }) => {
       const how = signal ? `was killed (${signal})` : `ended with code ${code}`;
       if (this.starting) {
         this.startFailure = new OperatorError(
@@ -285,7 +365,8 @@ export class System {
   private simulatorArgs(): string[] {
     const { config, seed, env } = this.plan;
     const exchanges = ['--exchanges', config.exchanges.join(','), '--symbols', config.symbols.join(',')];
-    return ['--port', '0', '--seed', seed, ...exchanges, '--endpoints', env.MARKETPRISM_ENDPOINTS!];
+    const others = this.plan.simulatorFlags ?? [];
+    return ['--port', '0', '--seed', seed, ...exchanges, '--endpoints', env.MARKETPRISM_ENDPOINTS!, ...others];
   }
 
   private async databaseAnswers(): Promise<boolean> {
@@ -310,16 +391,21 @@ export class System {
     }
   }
 
-  /** Waits until the store has acknowledged everything, or the time is over. */
+  /**
+   * Waits until the store has acknowledged everything, or the time is over.
+   * @throws when the broker cannot be asked by then
+   */
   private async drained(limitMs: number): Promise<void> {
-    await this.withNats(async (nats) => {
-      const manager = await nats.jetstreamManager();
-      const deadline = Date.now() + limitMs;
-      while (Date.now() < deadline) {
-        if ((await unacknowledged(manager)) === 0) return;
-        await pause(200);
+    for (const deadline = Date.now() + limitMs; ; await pause(200)) {
+      const isOver = Date.now() >= deadline;
+      try {
+        const left = await this.withNats(async (nats) => unacknowledged(await nats.jetstreamManager()));
+        if (left === 0 || isOver) return;
+      } catch (error) {
+        // It may be on its way back.
+        if (isOver) throw error;
       }
-    });
+    }
   }
 
   /** Stops the simulated markets, waits until the collector has read what is on the way. @returns what was sent */
@@ -353,7 +439,7 @@ export class System {
   }
 
   /** The simulator logs where it listens. */
-  private simulatorControl(): string {
+  simulatorControl(): string {
     const log = readFileSync(join(this.plan.config.dataDir, 'logs', 'exchange_sim.log'), 'utf8');
     const controls = [...log.matchAll(/"control":"([^"]+)"/g)];
     const last = controls[controls.length - 1]?.[1];
