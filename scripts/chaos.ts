@@ -10,7 +10,7 @@ Flags:
   --seed N              draws the faults and the market; the same number does the same again (default: a new one, which is told)
   --report FILE         writes time line, figures and differences as JSON
   --trades-per-second R of each symbol of each exchange (default 420: with 12 symbols above 5,000 rows/s)
-  --without NAME        leaves out a safeguard (look, order, fence, outbox): the run must then fail
+  --without NAME        leaves out a safeguard (look, order, checkpoint, fence, outbox): the run must then fail
   --keep                keeps the directory with data and logs (kept anyway when something differs)
 
 Faults: kill -9 and SIGSTOP of collectors, store, replication, ClickHouse, broker; ClickHouse erring, refusing, cutting connections,

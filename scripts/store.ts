@@ -24,6 +24,7 @@ import type { JetStreamManager, NatsConnection } from 'nats';
 import { Gauge } from 'prom-client';
 import { EXCHANGE_MODULES } from './exchanges/index.ts';
 import { Batcher } from './lib/batcher.ts';
+import { Checkpoints } from './lib/checkpoints.ts';
 import { flags, runAsScript } from './lib/cli.ts';
 import { createClickHouse, fence, selectText } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
@@ -33,12 +34,13 @@ import { currentEpoch } from './lib/epochs.ts';
 import { readingSequence, type Sequence, TRADES } from './lib/gap_finder.ts';
 import { GapKeeper } from './lib/gap_keeper.ts';
 import {
+  type Checkpoint,
   ConnectionWatch,
   connectNats,
-  ensureDurable,
   ensureStreams,
   Publisher,
   PullConsumer,
+  placeDurable,
   storedMessage,
 } from './lib/jetstream.ts';
 import { takeLock } from './lib/lock.ts';
@@ -62,6 +64,7 @@ const STALLED_MS = 60_000;
 
 /** Hot is looked at for holes this often, or three times within the age of a gap. */
 const GAP_LOOK_MS = 10_000;
+const CHECKPOINT_MS = 1000;
 /** Gap rows are few. */
 const GAP_MESSAGES = 64;
 const GAP_BYTES = 4 * 1024 * 1024;
@@ -80,6 +83,7 @@ interface Store {
   manager: JetStreamManager;
   hot: ClickHouseClient;
   cold: ClickHouseClient;
+  checkpoints: Checkpoints;
   tables: TableStore[];
   gaps: GapKeeper | null;
   /** Messages not yet delivered, by durable. */
@@ -184,8 +188,18 @@ async function prepareDatabase(store: Omit<Store, 'tables' | 'gaps'>, stop: Abor
   }
 }
 
+interface Numbering {
+  epochs: Map<string, number>;
+  /** Types of which the stream has not what was acknowledged. */
+  lost: Set<DataType>;
+}
+
 /** Makes sure of streams and durables, and tells each stream's epoch. Waits as long as the database or the broker is away. */
-async function findEpochs(store: Omit<Store, 'tables' | 'gaps'>, stop: AbortSignal): Promise<Map<string, number>> {
+async function findEpochs(
+  store: Omit<Store, 'tables' | 'gaps'>,
+  checkpoints: ReadonlyMap<DataType, Checkpoint>,
+  stop: AbortSignal,
+): Promise<Numbering> {
   const { config, log, manager, hot } = store;
   const definitions = streamDefinitions(config.streamMaxBytes);
   for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
@@ -193,11 +207,21 @@ async function findEpochs(store: Omit<Store, 'tables' | 'gaps'>, stop: AbortSign
       await ensureStreams(manager, definitions, log);
       if (isGuarded('fence')) await fence(hot, 'store:', stop);
       const epochs = new Map<string, number>();
+      const lost = new Set<DataType>();
       for (const definition of definitions) {
-        for (const type of definition.types) await ensureDurable(manager, definition, type, config.ackWaitSeconds);
-        epochs.set(definition.name, await currentEpoch(hot, config.hotDatabase, manager, definition, log));
+        for (const type of definition.types) {
+          const checkpoint = checkpoints.get(type) ?? null;
+          if (await placeDurable(manager, definition, type, config.ackWaitSeconds, checkpoint)) continue;
+          log.error(
+            { event: 'checkpoint_gone', type, ...checkpoint },
+            'the broker lost what it had: all is read again',
+          );
+          lost.add(type);
+        }
+        const isIntact = !definition.types.some((type) => lost.has(type));
+        epochs.set(definition.name, await currentEpoch(hot, config.hotDatabase, manager, definition, isIntact, log));
       }
-      return epochs;
+      return { epochs, lost };
     } catch (error) {
       stop.throwIfAborted();
       log.warn({ event: 'epochs_unknown', err: error, wait_ms: wait });
@@ -207,15 +231,23 @@ async function findEpochs(store: Omit<Store, 'tables' | 'gaps'>, stop: AbortSign
 }
 
 async function openTables(store: Omit<Store, 'tables' | 'gaps'>, stop: AbortSignal): Promise<TableStore[]> {
-  const { config, log, hot, cold, nats } = store;
-  const epochs = await findEpochs(store, stop);
+  const { config, log, hot, cold, nats, checkpoints } = store;
+  const known = checkpoints.read();
+  const { epochs, lost } = await findEpochs(store, known, stop);
+  for (const type of lost) known.delete(type);
   // All durables come back at the same moment: one look at the broker serves them all.
   let looking: Promise<void> | null = null;
+  const lookAgain = async () => {
+    // What was taken before is stored under its numbers, or left, before anybody asks which numbering that was.
+    await Promise.all(tables.map(({ inHand }) => inHand));
+    const found = await findEpochs(store, checkpointsOf(tables), stop);
+    for (const table of tables) {
+      table.epoch = found.epochs.get(streamOf(table.type).name)!;
+      if (found.lost.has(table.type)) table.checkpoint = null;
+    }
+  };
   const recheck = () => {
-    looking ??= findEpochs(store, stop)
-      .then((found) => {
-        for (const table of tables) table.epoch = found.get(streamOf(table.type).name)!;
-      })
+    looking ??= lookAgain()
       .catch((error: unknown) => {
         if (!stop.aborted) throw error;
       })
@@ -237,9 +269,22 @@ async function openTables(store: Omit<Store, 'tables' | 'gaps'>, stop: AbortSign
       stop,
       log,
     };
-    return new TableStore(options, epochs.get(stream.name)!);
+    return new TableStore(options, epochs.get(stream.name)!, known.get(type) ?? null);
   });
   return tables;
+}
+
+function checkpointsOf(tables: TableStore[]): Map<DataType, Checkpoint> {
+  return new Map(tables.flatMap(({ type, checkpoint }) => (checkpoint === null ? [] : [[type, checkpoint]])));
+}
+
+/** Writes down now and then what is acknowledged: an older one only costs time. */
+async function keepCheckpoints({ checkpoints, tables }: Store, stop: AbortSignal): Promise<void> {
+  while (!stop.aborted) {
+    checkpoints.write(checkpointsOf(tables));
+    await pause(CHECKPOINT_MS, stop).catch(() => undefined);
+  }
+  checkpoints.write(checkpointsOf(tables));
 }
 
 /** Keeps the backlog figures fresh. */
@@ -349,6 +394,7 @@ async function main(): Promise<number> {
     hot,
     cold,
     backlog: new Map<string, number>(),
+    checkpoints: new Checkpoints(config.dataDir, config.hotDatabase, log),
   };
   const store: Store = { ...base, tables: [], gaps: null };
   const http = { health: () => health(store), registry: registerMetrics(store), log };
@@ -357,7 +403,7 @@ async function main(): Promise<number> {
     await prepareDatabase(base, stop);
     store.tables = await openTables(base, stop);
     log.info({ event: 'started', health: server.port, database: config.hotDatabase });
-    const watching = watchBacklog(store, stop);
+    const watching = Promise.all([watchBacklog(store, stop), keepCheckpoints(store, stop)]);
     const keeper = options.once ? null : keepGaps(store);
     store.gaps = keeper?.keeper ?? null;
     const loops = store.tables.map((table) => (options.once ? table.runUntilEmpty() : table.run()));

@@ -4,12 +4,12 @@ import { after, afterEach, before, describe, test } from 'node:test';
 import { headers, type NatsConnection } from 'nats';
 import {
   connectNats,
-  ensureDurable,
   ensureStreams,
   type OutgoingMessage,
   Publisher,
   type PublisherOptions,
   PullConsumer,
+  placeDurable,
   publishedByOthers,
 } from '../scripts/lib/jetstream.ts';
 import { createLogger } from '../scripts/lib/log.ts';
@@ -262,7 +262,7 @@ describe('publishing and pulling over a wire that fails', () => {
   }
 
   const durable = async (type: DataType, seconds: number) =>
-    ensureDurable(await direct.jetstreamManager(), streamOf(type), type, seconds);
+    placeDurable(await direct.jetstreamManager(), streamOf(type), type, seconds, null);
   const numbers = (from: number, count: number) => Array.from({ length: count }, (_, i) => from + i);
 
   test('what waits here is bounded by bytes, and all of it comes', async () => {
@@ -324,6 +324,10 @@ describe('publishing and pulling over a wire that fails', () => {
     assert.equal(await ask((row) => row === '5', begun), true);
     assert.equal(await ask((row) => row === '4', begun), false, 'one’s own rows prove nothing');
     assert.equal(await ask((row) => row === '9', begun), false);
+    await publish('other', ['6']);
+    assert.equal(await ask((row) => row === '6', begun), false, 'who told it first came back first');
+    await publish('mine', ['5']);
+    assert.equal(await ask((row) => row === '5', begun), true);
     assert.equal(await ask(() => true, Date.now() + 60_000), false, 'nothing has come since');
   });
 });

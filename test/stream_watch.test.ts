@@ -4,7 +4,7 @@ import { cpSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import type { JetStreamManager, NatsConnection } from 'nats';
-import { ensureDurable, ensureStreams } from '../scripts/lib/jetstream.ts';
+import { ensureStreams, placeDurable } from '../scripts/lib/jetstream.ts';
 import { createLogger } from '../scripts/lib/log.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
 import { StreamWatch } from '../scripts/lib/stream_watch.ts';
@@ -46,7 +46,7 @@ describe('the share of a stream that the store has not read', () => {
   async function begin(definition: StreamDefinition): Promise<boolean[]> {
     const told: boolean[] = [];
     await ensureStreams(manager, [definition], log);
-    for (const type of definition.types) await ensureDurable(manager, definition, type, 30);
+    for (const type of definition.types) await placeDurable(manager, definition, type, 30, null);
     watch = new StreamWatch({
       definitions: [definition],
       lastStored: () => null,

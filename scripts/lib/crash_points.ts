@@ -57,6 +57,8 @@ export const SAFEGUARDS = [
   'look',
   /** A message is acknowledged only after its rows are stored. */
   'order',
+  /** The store knows by itself up to where it has acknowledged, and asks for the rest again; the broker alone is not believed. */
+  'checkpoint',
   /** After an unclear answer the store waits until the insert cannot happen any more. */
   'fence',
   /** What was received is in a file until the broker has it. */

@@ -27,12 +27,14 @@ interface Highest {
  * The stream's present epoch, raised when its numbering began anew since the last look: another creation time, a sequence in
  * hot that the stream has not reached, or a message at the highest stored sequence that does not hold the rows stored from it.
  * Call it after a fence: an older epoch is closed at its highest sequence in hot.
+ * @param isIntact false: a message that was acknowledged is not there any more
  */
 export async function currentEpoch(
   client: ClickHouseClient,
   database: string,
   manager: JetStreamManager,
   definition: StreamDefinition,
+  isIntact: boolean,
   log: Logger,
 ): Promise<number> {
   const info = await streamInfo(manager, definition.name);
@@ -41,7 +43,9 @@ export async function currentEpoch(
   const known = await knownEpoch(client, database, definition.name);
   if (known === null) return openEpoch(client, database, definition.name, 1, created, 'first');
   const highest = await highestSequence(client, database, definition, known.epoch);
-  const reason = await breach(client, database, manager, definition, known, created, highest, info.state);
+  const reason =
+    (await breach(client, database, manager, definition, known, created, highest, info.state)) ??
+    (isIntact ? null : 'an acknowledged message is not there any more');
   if (reason === null) return known.epoch;
   log.warn({ event: 'epoch_raised', stream: definition.name, from: known.epoch, reason });
   await record(client, database, {

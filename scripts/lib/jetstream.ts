@@ -1,6 +1,7 @@
 /** All traffic with NATS JetStream: connecting, bringing streams and durables up to their definition, publishing. */
 import {
   AckPolicy,
+  type ConsumerInfo,
   connect,
   consumerOpts,
   createInbox,
@@ -19,7 +20,7 @@ import {
   type StreamInfo,
 } from 'nats';
 import { shownUrl } from './config.ts';
-import { crashPoint } from './crash_points.ts';
+import { crashPoint, isGuarded } from './crash_points.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
 import type { DataType } from './rows.ts';
@@ -165,29 +166,77 @@ export async function streamInfo(manager: JetStreamManager, name: string): Promi
   }
 }
 
-/** Creates the store's durable of one type when it is missing, and brings its waits up to date. Never re-creates one. */
-export async function ensureDurable(
+/** A message that the store has acknowledged, with all before it of its type that are not delivered again. */
+export interface Checkpoint {
+  seq: number;
+  /** When JetStream stored it, ns since the epoch, as text: another message under the same sequence has another time. */
+  storedAt: string;
+}
+
+/**
+ * Makes the store's durable of one type deliver, at once, whatever hot may lack; at a start of the store, and after the broker was away. What
+ * such a broker says of a durable cannot be relied on: one that lost the end of a stream remembers what it had delivered, and never delivers
+ * the messages that get these sequences anew (measured with 2.9.10). So the durable is made anew from what the store itself knows; what it
+ * delivers twice, the look-up drops.
+ * @param checkpoint null: nothing is known, and everything in the stream is delivered again
+ * @returns whether the stream still has the message of the checkpoint; false: its numbering began anew
+ */
+export async function placeDurable(
   manager: JetStreamManager,
   definition: StreamDefinition,
   type: DataType,
   ackWaitSeconds: number,
-): Promise<void> {
-  const name = durableName(type);
-  const wanted = { ack_wait: nanos(ackWaitSeconds * 1000), max_ack_pending: definition.maxAckPending };
+  checkpoint: Checkpoint | null,
+): Promise<boolean> {
+  const durable_name = durableName(type);
+  const info = await consumerInfo(manager, definition.name, durable_name);
+  if (info !== null && !isGuarded('checkpoint')) return true;
+  const isIntact = checkpoint === null || (await holdsCheckpoint(manager, definition.name, checkpoint));
+  const start =
+    info === null || checkpoint === null || !isIntact ? 1 : Math.min(info.ack_floor.stream_seq, checkpoint.seq) + 1;
+  if (info !== null) await manager.consumers.delete(definition.name, durable_name);
+  // Dying here, the next start finds none, and reads everything.
+  await manager.consumers.add(definition.name, {
+    durable_name,
+    filter_subject: `${type}.>`,
+    deliver_policy: DeliverPolicy.StartSequence,
+    opt_start_seq: start,
+    ack_policy: AckPolicy.Explicit,
+    ack_wait: nanos(ackWaitSeconds * 1000),
+    max_ack_pending: definition.maxAckPending,
+    max_deliver: -1,
+  });
+  return isIntact;
+}
+
+async function consumerInfo(manager: JetStreamManager, stream: string, durable: string): Promise<ConsumerInfo | null> {
   try {
-    const info = await manager.consumers.info(definition.name, name);
-    if (differences(wanted, info.config).length > 0) await manager.consumers.update(definition.name, name, wanted);
+    return await manager.consumers.info(stream, durable);
   } catch (error) {
     if (apiErrorCode(error) !== CONSUMER_NOT_FOUND) throw error;
-    await manager.consumers.add(definition.name, {
-      durable_name: name,
-      filter_subject: `${type}.>`,
-      deliver_policy: DeliverPolicy.All,
-      ack_policy: AckPolicy.Explicit,
-      max_deliver: -1,
-      ...wanted,
-    });
+    return null;
   }
+}
+
+/** Whether a stream has the message, or has let it go because of its age. */
+async function holdsCheckpoint(
+  manager: JetStreamManager,
+  stream: string,
+  { seq, storedAt }: Checkpoint,
+): Promise<boolean> {
+  const { state } = await manager.streams.info(stream);
+  if (seq > state.last_seq) return false;
+  if (seq < state.first_seq) return true;
+  const message = await messageAt(manager, stream, { seq });
+  return message !== null && nanosOf(message.timestamp) === storedAt;
+}
+
+/** `2026-11-23T18:40:50.165162123Z` as ns since the epoch. @throws when it is no such time */
+function nanosOf(time: string): string {
+  const found = /^(.+?)(?:\.(\d{1,9}))?Z$/.exec(time);
+  const seconds = Date.parse(`${found?.[1]}Z`) / 1000;
+  if (!found || !Number.isInteger(seconds)) throw new Error(`JetStream tells the time as ${JSON.stringify(time)}`);
+  return String(BigInt(seconds) * 1_000_000_000n + BigInt((found[2] ?? '').padEnd(9, '0')));
 }
 
 /** Messages that the store's durables have not acknowledged yet, delivered or not. */
@@ -454,6 +503,8 @@ export interface Delivery {
   seq: number;
   /** When JetStream stored it, ns since the epoch, as text. */
   storedAt: string;
+  /** The consumer's when it came. */
+  generation: number;
   redelivered: boolean;
   /** Our own headers; null where absent. */
   mode: string | null;
@@ -486,6 +537,8 @@ export class PullConsumer {
   private wake: (() => void) | null = null;
   private closed = false;
   private suspended = false;
+  /** Counts the times that the broker was away: a message of before may bear a number that is another's now. */
+  generation = 0;
 
   constructor(
     private readonly connection: NatsConnection,
@@ -538,6 +591,7 @@ export class PullConsumer {
     for await (const status of this.connection.status()) {
       if (status.type === Events.Disconnect) {
         this.suspended = true;
+        this.generation += 1;
         this.buffer.length = 0;
         this.bufferedBytes = 0;
       }
@@ -581,29 +635,35 @@ export class PullConsumer {
     }
     // From the broker before: it comes again, once its numbering is known.
     if (this.suspended) return;
-    this.buffer.push(toDelivery(this.connection, message));
+    this.buffer.push(this.toDelivery(message));
     this.bufferedBytes += message.data.length;
     if (this.requested > 0 && --this.requested === 0) this.pull(Date.now());
     this.wake?.();
   }
-}
 
-/** The reply subject tells what was delivered: `$JS.ACK.<stream>.<durable>.<times>.<seq>.<delivery>.<ns>.<pending>`. */
-function toDelivery(connection: NatsConnection, message: Msg): Delivery {
-  const reply = message.reply!;
-  const tokens = reply.split('.');
-  // Newer brokers put a domain and an account hash in front.
-  const at = tokens.length > 9 ? 4 : 2;
-  return {
-    subject: message.subject,
-    data: message.data,
-    redelivered: Number(tokens[at + 2]) > 1,
-    seq: Number(tokens[at + 3]),
-    storedAt: tokens[at + 5]!,
-    mode: message.headers?.get(MODE_HEADER) || null,
-    ack: () => connection.publish(reply, '+ACK'),
-    working: () => connection.publish(reply, '+WPI'),
-  };
+  /** The reply subject tells what was delivered: `$JS.ACK.<stream>.<durable>.<times>.<seq>.<delivery>.<ns>.<pending>`. */
+  private toDelivery(message: Msg): Delivery {
+    const reply = message.reply!;
+    const tokens = reply.split('.');
+    // Newer brokers put a domain and an account hash in front.
+    const at = tokens.length > 9 ? 4 : 2;
+    const { generation } = this;
+    // After the broker was away its word for this sequence may mean another message.
+    const answer = (word: string) => {
+      if (generation === this.generation) this.connection.publish(reply, word);
+    };
+    return {
+      subject: message.subject,
+      data: message.data,
+      redelivered: Number(tokens[at + 2]) > 1,
+      seq: Number(tokens[at + 3]),
+      storedAt: tokens[at + 5]!,
+      generation,
+      mode: message.headers?.get(MODE_HEADER) || null,
+      ack: () => answer('+ACK'),
+      working: () => answer('+WPI'),
+    };
+  }
 }
 
 /** The Nats-Msg-Id of the message at a sequence; null when there is none. */

@@ -14,7 +14,7 @@ import {
 import { fence, insertLines, isPoison, selectText } from './clickhouse.ts';
 import { crashPoint, isGuarded } from './crash_points.ts';
 import { appendDeadLetters, type DeadLetter } from './deadletter.ts';
-import type { Delivery, PullConsumer } from './jetstream.ts';
+import type { Checkpoint, Delivery, PullConsumer } from './jetstream.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
 import { type DataType, TABLES } from './rows.ts';
@@ -50,9 +50,14 @@ export interface TableStoreOptions {
 }
 
 interface Batch {
+  /** The consumer's when its messages came. */
+  generation: number;
   messages: Delivery[];
   streams: Map<string, StreamArrivals>;
 }
+
+/** The broker went away while a batch was in hand: its messages come again, under whatever numbers they have then. */
+class Outdated extends Error {}
 
 export class TableStore {
   readonly type: DataType;
@@ -73,15 +78,21 @@ export class TableStore {
   };
   /** The stream's present numbering; rows read from now on carry it. */
   epoch: number;
+  /** The newest message that was acknowledged; null while nothing was. */
+  checkpoint: Checkpoint | null;
+  /** Resolves when no batch is in hand. */
+  inHand: Promise<unknown> = Promise.resolve();
   private readonly table: string;
   private readonly readers = new Map<string, LineReader>();
 
   constructor(
     private readonly options: TableStoreOptions,
     epoch: number,
+    checkpoint: Checkpoint | null,
   ) {
     this.type = options.type;
     this.epoch = epoch;
+    this.checkpoint = checkpoint;
     this.table = `${options.hot.database}.${TABLES[options.type].name}`;
   }
 
@@ -107,9 +118,16 @@ export class TableStore {
 
   /** Gathers one batch and stores it. @returns false when nothing came */
   private async step(waitMs: number): Promise<boolean> {
-    const { consumer, stop, ackWaitMs, log } = this.options;
-    const first = await consumer.next(waitMs);
+    const first = await this.options.consumer.next(waitMs);
     if (first === null) return false;
+    const work = this.work(first);
+    this.inHand = work.catch(() => undefined);
+    await work;
+    return true;
+  }
+
+  private async work(first: Delivery): Promise<void> {
+    const { consumer, stop, ackWaitMs, log } = this.options;
     const messages: Delivery[] = [first];
     // From its delivery on the broker waits for an answer; what takes long says that it is being worked on.
     const timer = setInterval(() => {
@@ -119,32 +137,43 @@ export class TableStore {
     try {
       const batch = await this.gather(messages);
       crashPoint('store.taken');
-      const acknowledge = () => {
-        for (const message of messages) message.ack();
-      };
-      if (!isGuarded('order')) acknowledge();
+      if (!isGuarded('order')) this.acknowledge(batch);
       await this.store(batch);
-      acknowledge();
+      this.refuseOutdated(batch);
+      this.acknowledge(batch);
       // The client hands them to the system before the next turn.
       await nextTurn();
       crashPoint('store.acknowledged');
       this.stats.lastConfirmedAt = Date.now();
     } catch (error) {
-      // Stopped in the middle: what is not acknowledged comes again, and is looked up then.
-      if (!stop.aborted) throw error;
+      // What is not acknowledged comes again, and is looked up then.
+      if (!stop.aborted && !(error instanceof Outdated)) throw error;
       log.info({ event: 'batch_left', type: this.type, messages: messages.length });
     } finally {
       clearInterval(timer);
       this.stats.holding = 0;
       this.stats.holdingSince = 0;
     }
-    return true;
+  }
+
+  private acknowledge({ messages }: Batch): void {
+    let newest = this.checkpoint;
+    for (const message of messages) {
+      message.ack();
+      if (newest === null || message.seq > newest.seq) newest = { seq: message.seq, storedAt: message.storedAt };
+    }
+    this.checkpoint = newest;
+  }
+
+  /** @throws Outdated when the broker was away since the batch was taken: an acknowledgement could be taken for another message's */
+  private refuseOutdated({ generation }: Batch): void {
+    if (generation !== this.options.consumer.generation) throw new Outdated();
   }
 
   /** Takes messages until the batch is full or old enough. */
   private async gather(messages: Delivery[]): Promise<Batch> {
     const { consumer, stop } = this.options;
-    const batch: Batch = { messages, streams: new Map() };
+    const batch: Batch = { generation: messages[0]!.generation, messages, streams: new Map() };
     const deadline = Date.now() + MAX_AGE_MS;
     this.stats.holding = 1;
     this.stats.holdingSince = Date.now();
@@ -194,6 +223,7 @@ export class TableStore {
     const prefix = `store:${TABLES[this.type].name}:`;
     for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
       let asked = false;
+      this.refuseOutdated(batch);
       try {
         if (isGuarded('look')) await this.look(batch);
         asked = true;
@@ -211,6 +241,8 @@ export class TableStore {
         await pause(wait, stop);
         if (!asked) continue;
         this.stats.unclear += 1;
+        // Of what is left here, whoever numbers the stream anew makes sure.
+        this.refuseOutdated(batch);
         if (isGuarded('fence')) await this.fenced(hot.client, prefix);
       }
     }
