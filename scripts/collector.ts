@@ -112,11 +112,16 @@ class Collector {
   }
 
   /**
-   * The trades in the last message of an instrument, oldest first. Waits for the broker, and for what an earlier run left in the
-   * outbox: not to know them would be a gap that nobody is told of.
+   * The trades in the last message of an instrument, oldest first: this collector's own from its disk, else the broker's. For that it waits for
+   * the broker, and for what an earlier run left in the outbox: not to know them would be a gap that nobody is told of.
    */
   private async lastTrades({ exchange, market_type, symbol }: Instrument): Promise<TradeMark[]> {
     const subject = subjectOf({ type: 'trade', exchange, market_type, symbol });
+    const own = await this.delivery.lastOfEarlierRun(subject).catch((error: unknown) => {
+      this.log.warn({ event: 'own_trades_unread', subject, err: error });
+      return null;
+    });
+    if (own !== null) return tradeMarks(own);
     const nats = await this.nats;
     for (;;) {
       try {

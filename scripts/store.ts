@@ -31,7 +31,7 @@ import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { isGuarded, tellLeftOut } from './lib/crash_points.ts';
 import { replayHealing } from './lib/deadletter.ts';
 import { currentEpoch } from './lib/epochs.ts';
-import { readingSequence, type Sequence, TRADES } from './lib/gap_finder.ts';
+import { readingSequence, type Sequence, TRADES, WHOLE_BOOKS } from './lib/gap_finder.ts';
 import { GapKeeper } from './lib/gap_keeper.ts';
 import {
   type Checkpoint,
@@ -324,7 +324,7 @@ function sequences(): Sequence[] {
   const readings = Object.values(EXCHANGE_MODULES).flatMap(({ exchange, readings = [] }) =>
     readings.map((series) => readingSequence(exchange, series)),
   );
-  return [TRADES, ...readings];
+  return [TRADES, WHOLE_BOOKS, ...readings];
 }
 
 /** The watch over holes in hot, and its way to JetStream. */

@@ -85,4 +85,14 @@ describe('a collector whose socket was away', () => {
     await pipeline.drained();
     assert.deepEqual(await gaps(), [...told, ['outage', 'unfillable']]);
   });
+
+  test('listens at once when it is started while the broker is away, and knows where it was', async () => {
+    const before = (await gaps()).length;
+    await pipeline.stop('nats-server');
+    await pipeline.kill('collector');
+    await trades('collector', 20);
+    await pipeline.startBroker();
+    await pipeline.drained();
+    assert.equal((await gaps()).length, before, 'a second is no more than the venue’s backlog tells');
+  });
 });

@@ -207,6 +207,26 @@ describe(`losses at every venue, seed ${SEED}`, () => {
     context.diagnostic(told.map(([name, count]) => `${name} ${count}`).join(', '));
   });
 
+  /** Between two whole books lie five seconds; in twice that, at least one is missing. */
+  async function checkWholeBooks(symbol: string): Promise<void> {
+    const book = `exchange = 'hyperliquid' AND symbol = '${symbol}'`;
+    const times = (
+      await pipeline.query(`SELECT last_update_id FROM marketprism_hot.orderbook_updates WHERE ${book} ORDER BY 1`)
+    ).map(([id]) => Number(id));
+    const holes = times.flatMap((time, place) => {
+      const last = times[place - 1];
+      return last === undefined || time - last < 10_000
+        ? []
+        : [[String(last + 1), String(time - 1), 'unfillable', '-']];
+    });
+    const told = await gaps(
+      "toUInt64(from_id) AS first, to_id, status, ifNull(toString(rows), '-')",
+      `data_type = 'orderbook_update' AND ${book}`,
+    );
+    assert.deepEqual(told, holes, `hyperliquid ${symbol}`);
+    assert.ok(told.length > 0, 'the time without a collector is one');
+  }
+
   test('each break in the chain of a book’s diffs is a gap that cannot be filled, and there is no other', async () => {
     for (const { exchange, symbol } of (await streams()).filter(({ data_type }) => data_type === 'orderbook_update')) {
       const book = `exchange = '${exchange}' AND symbol = '${symbol}'`;
@@ -214,6 +234,10 @@ describe(`losses at every venue, seed ${SEED}`, () => {
         "toUInt64(from_id) AS first, to_id, status, ifNull(reason, '')",
         `data_type = 'orderbook_update' AND ${book}`,
       );
+      if (exchange === 'hyperliquid') {
+        await checkWholeBooks(symbol);
+        continue;
+      }
       const diffs = await pipeline.query(
         `SELECT last_update_id, if(exchange = 'binance_spot', first_update_id - 1, prev_update_id) FROM marketprism_hot.orderbook_updates WHERE ${book} AND NOT is_snapshot ORDER BY last_update_id`,
       );

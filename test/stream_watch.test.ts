@@ -1,6 +1,6 @@
 /** How much of a stream the store has not read, and whether a broker that came back has what it had: asked of a real one. */
 import assert from 'node:assert/strict';
-import { cpSync, rmSync } from 'node:fs';
+import { cpSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import type { JetStreamManager, NatsConnection } from 'nats';
@@ -49,6 +49,7 @@ describe('the share of a stream that the store has not read', () => {
     for (const type of definition.types) await placeDurable(manager, definition, type, 30, null);
     watch = new StreamWatch({
       definitions: [definition],
+      earlierStored: () => null,
       lastStored: () => null,
       onUnread: (_, isTooMuch) => told.push(isTooMuch),
       onTailLost: () => undefined,
@@ -136,25 +137,22 @@ describe('a broker that comes back without its tail', () => {
     return state.last_seq;
   }
 
-  test('is given again what it had acknowledged and lost', async () => {
-    await receive(100);
-    // From here on, only the broker and the outbox have what comes.
-    await pipeline.stop('store');
+  /** The broker forgets what it has acknowledged while `meanwhile` went on, as if its disk had never got it. */
+  async function forget(meanwhile: () => Promise<void>): Promise<void> {
     const [live, copy] = [join(pipeline.dir, 'nats'), join(pipeline.dir, 'nats-copy')];
     await pipeline.stop('nats-server');
     cpSync(live, copy, { recursive: true });
     await pipeline.startBroker();
     const before = await lastSeq();
     await waitFor('acknowledged messages', READY_MS, async () => (await lastSeq()) > before + 40);
+    await meanwhile();
     await pipeline.stop('nats-server');
     rmSync(live, { recursive: true });
     cpSync(copy, live, { recursive: true });
-    await pipeline.startBroker();
-    await waitFor('the alarm', READY_MS, async () => pipeline.events('collector', 'broker_lost_tail').length > 0);
-    await pipeline.startStore();
-    await receive(50);
-    await pipeline.simulate({ action: 'stop' });
-    await pipeline.settled();
+    rmSync(copy, { recursive: true });
+  }
+
+  async function assertAllInHot(): Promise<void> {
     const query = new URLSearchParams({ exchange: 'binance_spot', symbol: 'BTC-USDT', data_type: 'trade' });
     const sent = (await (await fetch(`${pipeline.control}/ledger/keys?${query}`)).text()).trim().split('\n');
     const hot = (await pipeline.query('SELECT trade_id FROM marketprism_hot.trades')).map(([id]) => id!);
@@ -164,6 +162,44 @@ describe('a broker that comes back without its tail', () => {
       [],
       `of ${sent.length} sent`,
     );
+  }
+
+  const alarms = () => pipeline.events('collector', 'broker_lost_tail').length;
+
+  test('is given again what it had acknowledged and lost', async () => {
+    await receive(100);
+    // From here on, only the broker and the outbox have what comes.
+    await pipeline.stop('store');
+    await forget(async () => undefined);
+    await pipeline.startBroker();
+    await waitFor('the alarm', READY_MS, async () => alarms() > 0);
+    await pipeline.startStore();
+    await receive(50);
+    await pipeline.simulate({ action: 'stop' });
+    await pipeline.settled();
+    await assertAllInHot();
+  });
+
+  test('is given it again by a collector that was killed while the broker was down', async () => {
+    const before = alarms();
+    await pipeline.simulate({ action: 'start' });
+    await receive(100);
+    await pipeline.stop('store');
+    await forget(async () => {
+      await pipeline.simulate({ action: 'stop' });
+      // All of it is acknowledged, and the collector has written that down.
+      const waiting = async () => (await pipeline.health('collector'))!.checks.broker!.details.waiting_messages;
+      await waitFor('all to be acknowledged', READY_MS, async () => (await waiting()) === 0);
+      const seq = await lastSeq();
+      const floor = join(pipeline.dir, 'outbox', 'test', 'MARKET_DATA', 'floor.json');
+      await waitFor('the mark', READY_MS, async () => JSON.parse(readFileSync(floor, 'utf8')).stored.seq === seq);
+    });
+    await pipeline.kill('collector');
+    await pipeline.startBroker();
+    await waitFor('the alarm', READY_MS, async () => alarms() > before);
+    await pipeline.startStore();
+    await pipeline.settled();
+    await assertAllInHot();
   });
 });
 

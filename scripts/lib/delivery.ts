@@ -105,6 +105,7 @@ export class Delivery {
         maxBytes,
         keepMs: KEEP_MS,
         publish: (message) => publisher.push(message),
+        lastStored: () => publisher.lastStored.get(name) ?? null,
         now: Date.now,
         log,
       });
@@ -118,6 +119,7 @@ export class Delivery {
     if (isNewBoot(directory, bootId, log)) republish(null, bootId.slice(0, 8));
     const watch = new StreamWatch({
       definitions,
+      earlierStored: (name) => lanes.get(name)?.outbox.earlierStored ?? null,
       lastStored: (name) => publisher.lastStored.get(name) ?? null,
       onUnread: (name, isTooMuch) => lanes.get(name)?.outbox.divert(isTooMuch),
       onTailLost: (name) => republish(name, boot),
@@ -134,6 +136,11 @@ export class Delivery {
     const lane = this.lanes.get(streamNameOf(message.subject));
     if (lane) lane.outbox.add(message);
     else this.publisher.push(message);
+  }
+
+  /** The payload of the last message of a subject that an earlier run of this collector sent lately; null when none is here. */
+  async lastOfEarlierRun(subject: string): Promise<Uint8Array | null> {
+    return (await this.lanes.get(streamNameOf(subject))?.outbox.lastOfEarlierRun(subject)) ?? null;
   }
 
   /** Whether so much waits in memory, or so little room is left on the disk, that nothing more may be received. */

@@ -43,6 +43,8 @@ export interface Sequence {
   stepMs: number;
   /** Numbers in a row that may be absent although nothing is missing. */
   quiet: number;
+  /** Whether each absent number is a missing row. */
+  counts: boolean;
   /** Whether the venue serves the past. */
   isServed: boolean;
   /** Types that are missing wherever this one is. */
@@ -59,7 +61,26 @@ export const TRADES: Sequence = {
   unit: 1n,
   stepMs: 0,
   quiet: 0,
+  counts: true,
   isServed: true,
+  tellsOf: [],
+};
+
+/** Hyperliquid tells each book whole, one every five seconds, under its time. */
+const WHOLE_BOOK_MS = 5000;
+
+/** Whole books: how many are missing in a time that is too long for none, nobody can tell. */
+export const WHOLE_BOOKS: Sequence = {
+  name: 'whole books',
+  type: 'orderbook_update',
+  covers: ({ exchange }) => exchange === 'hyperliquid',
+  number: 'last_update_id',
+  only: '1',
+  unit: 1n,
+  stepMs: WHOLE_BOOK_MS,
+  quiet: WHOLE_BOOK_MS * 1.5,
+  counts: false,
+  isServed: false,
   tellsOf: [],
 };
 
@@ -81,6 +102,7 @@ export function readingSequence(exchange: Exchange, series: ReadingSeries): Sequ
     unit: BigInt(stepMs),
     stepMs,
     quiet: quietSteps,
+    counts: true,
     isServed: history !== undefined,
     tellsOf: tellsOf ?? [],
   };
@@ -150,7 +172,7 @@ type Hole = ReturnType<typeof readHole> & { previous: bigint };
 
 async function declare(
   options: FinderOptions,
-  { type, unit, isServed, tellsOf }: Sequence,
+  { type, unit, counts, isServed, tellsOf }: Sequence,
   { stream, number, previous, before, after }: Hole,
   now: number,
 ): Promise<GapRow[]> {
@@ -168,7 +190,7 @@ async function declare(
       ...common,
       data_type: type,
       status: isServed ? 'open' : 'unfillable',
-      rows: Number(to - from + 1n),
+      rows: counts ? Number(to - from + 1n) : null,
       reason: isServed ? null : 'the venue does not serve the past of these',
     }),
     ...tellsOf.map((other) =>

@@ -13,6 +13,7 @@ import {
   type Found,
   headerOf,
   keepDamaged,
+  newestPayload,
   readChunk,
   readDirectory,
   type Segment,
@@ -21,7 +22,10 @@ import {
 } from './outbox_file.ts';
 import { Flights } from './outbox_flights.ts';
 import { OutboxWriter, Troubles } from './outbox_writer.ts';
+import type { StoredMark } from './stream_watch.ts';
 
+/** In so many of an earlier run's newest files its last message of a subject is looked for: a minute each at most. */
+const FILES_LOOKED_THROUGH = 4;
 /** An outbox that was full takes more again below this share of its bound, so that the alarm does not flicker. */
 const FULL_OVER_SHARE = 0.9;
 
@@ -54,6 +58,8 @@ export interface OutboxOptions {
   keepMs?: number;
   /** Takes a message over; `acknowledged` answers it with the same object, at any time and in any order. */
   publish(message: OutgoingMessage): void;
+  /** The newest message of this outbox's stream that the broker has acknowledged; absent: nobody asks for it. */
+  lastStored?(): StoredMark | null;
   /** ms since the epoch */
   now(): number;
   log: Logger;
@@ -93,6 +99,8 @@ interface Again {
 export class Outbox {
   /** False when the run before ended by a crash. */
   readonly wasClean: boolean;
+  /** What the broker had acknowledged to the run before. */
+  readonly earlierStored: StoredMark | null;
   private readonly limits: typeof LIMITS;
   private readonly segments: Segment[];
   /** Where messages are appended; null until there is one. */
@@ -145,6 +153,9 @@ export class Outbox {
     return outbox;
   }
 
+  /** Files of an earlier run, as they were found. */
+  private readonly earlier: readonly Segment[];
+
   private constructor(
     private readonly options: OutboxOptions,
     found: Found,
@@ -152,7 +163,9 @@ export class Outbox {
     this.limits = { ...LIMITS, ...options.limits };
     const { segments } = found;
     this.segments = segments;
+    this.earlier = segments.slice(-FILES_LOOKED_THROUGH).map((each) => ({ ...each }));
     this.wasClean = found.wasClean;
+    this.earlierStored = found.stored;
     this.nextNumber = found.nextNumber;
     this.nextDamaged = found.nextDamaged;
     this.tail = segments.length === 0 ? 0 : endOf(segments.at(-1)!);
@@ -239,6 +252,11 @@ export class Outbox {
   drained(): Promise<void> {
     if (this.isDrained) return Promise.resolve();
     return new Promise((done) => this.drainedWaiters.push(done));
+  }
+
+  /** The payload of the last message of a subject that an earlier run added here lately; null when there is none. */
+  lastOfEarlierRun(subject: string): Promise<Uint8Array | null> {
+    return newestPayload(this.options.dir, this.earlier, subject);
   }
 
   /** Brings everything to the disk. What is without an answer then is published by the next run. */
@@ -465,8 +483,10 @@ export class Outbox {
     const place = segment
       ? { segment: segment.number, offset: position - segment.base }
       : { segment: this.nextNumber, offset: 0 };
+    // Asked after the place was: it may be newer, never older.
+    const stored = this.options.lastStored?.() ?? this.earlierStored;
     try {
-      await writeFloor(this.options.dir, { ...place, clean });
+      await writeFloor(this.options.dir, { ...place, clean, ...(stored ? { stored } : {}) });
       this.kept = { position, clean };
       this.troubles.end('floor');
       crashPoint('outbox.floor_kept');

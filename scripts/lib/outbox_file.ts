@@ -10,11 +10,13 @@ import { z } from 'zod';
 import { readJson } from './files.ts';
 import type { OutgoingMessage } from './jetstream.ts';
 import type { Logger } from './log.ts';
+import type { StoredMark } from './stream_watch.ts';
 
 /** Closes a record. */
 export const NEWLINE = Buffer.from('\n');
 /** A header line is never longer, bytes: subject and id are a few hundred characters at most. */
 const MAX_HEADER_BYTES = 64 * 1024;
+const READ_BYTES = 1024 * 1024;
 const HEADER_START = Buffer.from('{"crc":"');
 /** `{"crc":"01234567",`: what the checksum does not cover. */
 const CRC_BYTES = 18;
@@ -28,8 +30,12 @@ const FLOOR = z.object({
   segment: z.number().int().nonnegative(),
   offset: z.number().int().nonnegative(),
   clean: z.boolean(),
+  stored: z.object({ seq: z.number().int().positive(), id: z.string() }).optional(),
 });
-/** Where everything before is acknowledged; `clean`: the process ended by its own will. */
+/**
+ * Where everything before is acknowledged; `clean`: the process ended by its own will; `stored`: the newest message that the broker had
+ * acknowledged, no older than that place.
+ */
 export type Floor = z.infer<typeof FLOOR>;
 
 /** A file. Positions within the whole outbox are bytes from the start of the first segment that this run found. */
@@ -156,6 +162,28 @@ export async function readChunk(path: string, offset: number, available: number,
   }
 }
 
+/** The payload of the newest record of a subject, in the newest of these files that has one; null when none has. */
+export async function newestPayload(
+  dir: string,
+  segments: readonly Segment[],
+  subject: string,
+): Promise<Uint8Array | null> {
+  const buffer = Buffer.allocUnsafeSlow(READ_BYTES);
+  for (const { number, size } of [...segments].reverse()) {
+    let newest: Uint8Array | null = null;
+    for (let offset = 0; offset < size; ) {
+      const { records, damaged } = await readChunk(segmentPath(dir, number), offset, size - offset, buffer);
+      for (const { message, bytes } of records) {
+        if (message.subject === subject) newest = message.payload;
+        offset += bytes;
+      }
+      offset += damaged?.bytes ?? 0;
+    }
+    if (newest !== null) return newest;
+  }
+  return null;
+}
+
 function recordsIn(bytes: Buffer, first: Reading): StoredRecord[] {
   const records: StoredRecord[] = [];
   let offset = 0;
@@ -185,6 +213,7 @@ export interface Found {
   /** Position of the floor. */
   floor: number;
   wasClean: boolean;
+  stored: StoredMark | null;
   /** Numbers of the next segment and of the next file of damaged bytes. */
   nextNumber: number;
   nextDamaged: number;
@@ -213,6 +242,7 @@ export async function readDirectory(dir: string, rotateMs: number, now: number, 
     segments,
     floor: floor ? positionOf(segments, floor) : 0,
     wasClean: floor ? floor.clean : numbers.length === 0 && !names.includes('floor.json'),
+    stored: floor?.stored ?? null,
     // Never one that the floor speaks of: what is written there would count as acknowledged.
     nextNumber: Math.max(numbers.at(-1) ?? 0, floor?.segment ?? 0) + 1,
     nextDamaged: Math.max(0, ...numbersIn(names, DAMAGED_NAME)) + 1,

@@ -28,6 +28,8 @@ export interface StoredMark {
 
 export interface StreamWatchOptions {
   definitions: StreamDefinition[];
+  /** The newest message that the broker had acknowledged to an earlier run; it is looked for first. */
+  earlierStored(name: StreamName): StoredMark | null;
   /** The newest message of ours that the broker has acknowledged. */
   lastStored(name: StreamName): StoredMark | null;
   /** The unread share has passed a bound. */
@@ -51,7 +53,8 @@ export class StreamWatch {
 
   constructor(private readonly options: StreamWatchOptions) {
     for (const { name } of options.definitions) {
-      this.streams.set(name, { unreadShare: null, isTooMuch: false, marks: [] });
+      const earlier = options.earlierStored(name);
+      this.streams.set(name, { unreadShare: null, isTooMuch: false, marks: earlier === null ? [] : [earlier] });
     }
   }
 
