@@ -198,7 +198,11 @@ async function run(plan: Plan, stop: AbortSignal): Promise<number> {
   } finally {
     const keep = plan.keep || (differences?.length !== 0 && plan.without === null);
     await stage.close(keep);
-    if (keep) process.stdout.write(`data and logs are in ${stage.dir}\n`);
+    if (keep) {
+      const mounted =
+        stage.disks.size > 0 ? `; to remove it: umount ${stage.dir}/*/demo/*, then rm -r ${stage.dir}` : '';
+      process.stdout.write(`data and logs are in ${stage.dir}${mounted}\n`);
+    }
   }
 }
 

@@ -280,13 +280,14 @@ export class Stage {
     }
   }
 
-  /** @param keep leaves the directory, without what was on small disks */
+  /** @param keep leaves the directory, small disks included */
   async close(keep: boolean): Promise<void> {
     this.heal();
     await this.system.stop();
     await this.proxy.close();
+    if (keep) return;
     for (const disk of this.disks.values()) disk.unmount();
-    if (!keep) rmSync(this.dir, { recursive: true, force: true });
+    rmSync(this.dir, { recursive: true, force: true });
   }
 }
 
