@@ -5,7 +5,14 @@ import type { ClickHouseClient } from '@clickhouse/client';
 import { insertLines } from '../scripts/lib/clickhouse.ts';
 import type { ReadingSeries } from '../scripts/lib/exchange.ts';
 import { findBrokenChains } from '../scripts/lib/gap_chains.ts';
-import { countWithin, findFilled, findMissing, readingSequence, TRADES } from '../scripts/lib/gap_finder.ts';
+import {
+  countWithin,
+  findFilled,
+  findMissing,
+  readingSequence,
+  TRADES,
+  WHOLE_BOOKS,
+} from '../scripts/lib/gap_finder.ts';
 import { type FinderOptions, type GapStream, keyOf, type Mark, openGaps } from '../scripts/lib/gap_rows.ts';
 import { encodeRow, type GapRow, type OrderbookUpdateRow, type TradeRow } from '../scripts/lib/rows.ts';
 import { ensureTier } from '../scripts/lib/schema.ts';
@@ -311,6 +318,36 @@ describe('holes in hot', () => {
         } satisfies OrderbookUpdateRow);
       }),
     );
+  const COIN: GapStream = { exchange: 'hyperliquid', market_type: 'perpetual', symbol: 'BTC-USDC' };
+
+  test('whole books are missing where twice their interval lies between two; how many, nobody knows', async () => {
+    const times = [0, 5070, 10_140, 20_300, 25_400, 60_400].map((ms) => START + ms);
+    await insert(
+      'orderbook_updates',
+      times.map((time) =>
+        encodeRow('orderbook_update', {
+          ...COIN,
+          instrument: 'BTC',
+          timestamp: time,
+          received_at: time * 1000,
+          data_source: 'live',
+          first_update_id: null,
+          last_update_id: time,
+          prev_update_id: null,
+          is_snapshot: true,
+          bids: [['1', '1']],
+          asks: [],
+        } satisfies OrderbookUpdateRow),
+      ),
+    );
+    const { gaps } = await findMissing(options, WHOLE_BOOKS, [COIN], new Map(), Date.now(), ALL);
+    assert.deepEqual(gaps.map(short), [
+      `BTC-USDC ${START + 10_141}-${START + 20_299} null outage unfillable`,
+      `BTC-USDC ${START + 25_401}-${START + 60_399} null outage unfillable`,
+    ]);
+    assert.ok(!WHOLE_BOOKS.covers(SWAP));
+  });
+
   const SWAP: GapStream = { exchange: 'okx_derivatives', market_type: 'perpetual', symbol: 'BTC-USDT' };
 
   test('a diff whose predecessor is not there is a gap from the last diff before; the first of a stream is none', async () => {

@@ -234,7 +234,11 @@ export class Stage {
   private later(ms: number, work: () => void): NodeJS.Timeout {
     const timer = setTimeout(() => {
       this.timers.delete(timer);
-      work();
+      try {
+        work();
+      } catch (error) {
+        this.system.plan.say(`what was to end now did not: ${(error as Error).message}`);
+      }
     }, ms);
     this.timers.add(timer);
     return timer;
