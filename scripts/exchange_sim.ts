@@ -8,12 +8,13 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { z } from 'zod';
 import { flags, OperatorError, runAsScript, UsageError, wholeNumber } from './lib/cli.ts';
 import { createLogger, type Logger } from './lib/log.ts';
-import { liveThrough, steadyClock, VenueClock } from './lib/sim/clock.ts';
+import { liveThrough, VenueClock } from './lib/sim/clock.ts';
 import { DATA_KINDS } from './lib/sim/faults.ts';
 import { Ledger, type LedgerReport } from './lib/sim/ledger.ts';
 import { type ReplayOptions, type SimulatorOptions, TRADE_HISTORY } from './lib/sim/options.ts';
 import { closeServer, encodeFrame, listen, type Served, serve, urlOf, type Venue, Wire } from './lib/sim/venue.ts';
 import { VENUES } from './lib/sim/venues.ts';
+import { steadyNow } from './lib/steady.ts';
 
 const USAGE = `
 exchange_sim.ts: simulated exchanges on 127.0.0.1, each with its venue's own protocol, for demos and tests.
@@ -148,7 +149,7 @@ export function parseAction(request: unknown, exchanges: readonly string[]): z.o
 export async function startSimulator(options: SimulatorOptions = {}): Promise<Simulator> {
   const wrong = options.symbols?.find((symbol) => !/^[A-Z0-9]+-[A-Z0-9]+$/.test(symbol));
   if (wrong !== undefined) throw new UsageError(`--symbols: "${wrong}" is no pair such as BTC-USDT`);
-  const ledger = new Ledger(Math.floor(steadyClock()));
+  const ledger = new Ledger(Math.floor(steadyNow()));
   const running = new Map<string, Running>();
   for (const name of options.exchanges ?? Object.keys(VENUES)) {
     const clock = new VenueClock();
@@ -245,7 +246,7 @@ class ControlDesk {
   }
 
   private switchProduction(action: 'stop' | 'start'): void {
-    this.ledger.stopped = action === 'stop' ? Math.floor(steadyClock()) : null;
+    this.ledger.stopped = action === 'stop' ? Math.floor(steadyNow()) : null;
     for (const { venue, wire, clock } of this.running.values()) {
       if (action === 'stop') venue.stop();
       else venue.start(clock.now());

@@ -2,7 +2,7 @@
  * The time of one simulated exchange: the machine's, until the exchange is made to live through some seconds at once. From
  * then on it is ahead of the machine, and of the other exchanges.
  */
-import { performance } from 'node:perf_hooks';
+import { steadyNow } from '../steady.ts';
 import type { Venue, Wire } from './venue.ts';
 
 /**
@@ -12,16 +12,11 @@ import type { Venue, Wire } from './venue.ts';
 const STEP_MS = 100;
 const SECOND_MS = 1000;
 
-/** Milliseconds since the epoch that never jump, with fractions. */
-export function steadyClock(): number {
-  return performance.timeOrigin + performance.now();
-}
-
 export class VenueClock {
   private aheadMs = 0;
 
   /** Milliseconds since the epoch, with fractions: a function of its own, so that it can be handed on. */
-  readonly now = (): number => steadyClock() + this.aheadMs;
+  readonly now = (): number => steadyNow() + this.aheadMs;
 
   /** Lets `ms` pass at once. */
   leap(ms: number): void {
