@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { createLogger } from '../scripts/lib/log.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
+import { steadyNow } from '../scripts/lib/steady.ts';
 import { VenueRest } from '../scripts/lib/venue_rest.ts';
 
 describe('requests to a venue’s REST host', () => {
@@ -62,7 +63,7 @@ describe('requests to a venue’s REST host', () => {
     const until = first.kind === 'wait' ? first.until : 0;
     assert.ok(rest.refused(until - 1)?.startsWith(`HTTP ${status}`));
     assert.equal(rest.refused(until), null);
-    return (until - Date.now()) / 1000;
+    return (until - steadyNow()) / 1000;
   }
 
   /** As told, less what the test itself took. */
@@ -81,7 +82,7 @@ describe('requests to a venue’s REST host', () => {
     assert.deepEqual(await rest.ask('/a', 1), { kind: 'failed', reason: 'HTTP 400: too long ago', isOurs: true });
     respond = (answer) => answer.socket!.destroy();
     assert.equal((await rest.ask('/a', 1)).kind, 'failed');
-    assert.equal(rest.refused(Date.now()), null);
+    assert.equal(rest.refused(), null);
   });
 
   test('a refusal is obeyed as long as the venue says', async () => {
@@ -117,7 +118,24 @@ describe('requests to a venue’s REST host', () => {
     await Promise.all([rest.ask('/a', 1), rest.ask('/b', 1)]);
     const refused = await rest.ask('/c', 1);
     assert.equal(refused.kind, 'wait');
-    assert.ok(refused.kind === 'wait' && refused.until - Date.now() > 3_500_000);
+    assert.ok(refused.kind === 'wait' && refused.until - steadyNow() > 3_500_000);
+  });
+
+  test('a clock that is set does not stretch or shorten a wait', async (context) => {
+    context.mock.timers.enable({ apis: ['Date'], now: 1795000000000 });
+    start();
+    const other = another();
+    respond = (answer) => answer.writeHead(429, { 'retry-after': '100' }).end();
+    const first = await rest.ask('/a', 1);
+    assert.ok(first.kind === 'wait');
+    const told = await other.ask('/a', 1);
+    assert.ok(told.kind === 'wait');
+    for (const setBy of [-150_000, 150_000]) {
+      context.mock.timers.setTime(1795000000000 + setBy);
+      assert.deepEqual([await rest.ask('/a', 1), await other.ask('/a', 1)], [first, told]);
+    }
+    assert.deepEqual([rest.refused(first.until), other.refused(told.until)], [null, null]);
+    await other.close();
   });
 
   test('when the time is over, requests go on', async () => {
@@ -144,9 +162,10 @@ describe('requests to a venue’s REST host', () => {
       ],
     );
     const refused = await rest.ask('/', 20);
-    assert.equal(refused.kind === 'wait' && refused.until, minute + 60_000);
+    assert.ok(refused.kind === 'wait');
+    about((refused.until - steadyNow()) / 1000, 1);
     assert.equal((await rest.ask('/small', 10)).kind, 'ok');
-    assert.equal(rest.refused(Date.now()), null, 'an own budget is no refusal');
+    assert.equal(rest.refused(), null, 'an own budget is no refusal');
     context.mock.timers.setTime(minute + 60_000);
     assert.equal((await rest.ask('/next', 20)).kind, 'ok');
   });
@@ -176,15 +195,15 @@ describe('requests to a venue’s REST host', () => {
     respond = (answer) => answer.writeHead(429, { 'retry-after': '30' }).end('slow down');
     await rest.ask('/a', 1);
     assert.deepEqual([(await other.ask('/b', 1)).kind, asked], ['wait', ['/a']]);
-    assert.equal(other.blocked(Date.now()), false);
+    assert.equal(other.blocked(), false);
     respond = (answer) => answer.writeHead(451).end('not here');
     const third = another();
     await other.close();
     rmSync(directory, { recursive: true, force: true });
     mkdirSync(join(directory, 'state', 'requests'), { recursive: true });
     await third.ask('/c', 1);
-    assert.deepEqual([rest.blocked(Date.now()), rest.refused(Date.now())], [true, 'HTTP 451: not here']);
-    assert.equal(rest.blocked(Date.now() + 600_001), false);
+    assert.deepEqual([rest.blocked(), rest.refused()], [true, 'HTTP 451: not here']);
+    assert.equal(rest.blocked(steadyNow() + 600_001), false);
     await third.close();
   });
 

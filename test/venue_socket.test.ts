@@ -295,6 +295,23 @@ describe('one exchange of the collector', { concurrency: true }, () => {
       );
     }));
 
+  test('a clock that is set makes no stream stale; the times that are told follow it', (context) =>
+    onStage(async ({ venue, start, subscribed }) => {
+      const { runner, rows } = await start();
+      await subscribed(0);
+      venue.trade(1);
+      await waitFor('the row', LIMIT_MS, async () => rows.length === 1);
+      for (const now of [Date.now() + 150_000, Date.now() - 150_000]) {
+        context.mock.timers.enable({ apis: ['Date'], now });
+        const { status, age_seconds, last_success_ts } = runner.coverage(now).find(({ type }) => type === 'trade')!;
+        assert.equal(status, 'healthy');
+        assert.ok(age_seconds! >= 0, `${age_seconds} s`);
+        assert.ok(Math.abs(now - age_seconds! * 1000 - last_success_ts!) < 1000);
+        assert.ok(Math.abs(runner.sockets[0]!.state.lastInboundAt - last_success_ts!) < 1000);
+        context.mock.timers.reset();
+      }
+    }));
+
   test('a snapshot that fails is asked for again after waits that grow, and one that is too old soon', () =>
     onStage(async ({ venue, start, subscribed }) => {
       venue.onRest = (answer, count) => {

@@ -79,7 +79,6 @@ export function createMeters(registry: Registry): CollectorMeters {
 }
 
 export interface MeteredCollector {
-  startedAt: number;
   runners: ExchangeRunner[];
   publisher: Publisher;
   delivery: Delivery;
@@ -114,9 +113,9 @@ export function registerGauges(registry: Registry, collector: MeteredCollector):
 type MakeGauge = (name: string, help: string, labelNames: string[], collect: (gauge: Gauge) => void) => Gauge;
 type MakePerExchange = (name: string, help: string, value: (runner: ExchangeRunner) => number) => Gauge;
 
-function machineGauges(gauge: MakeGauge, { startedAt, config }: MeteredCollector): void {
+function machineGauges(gauge: MakeGauge, { config }: MeteredCollector): void {
   let before = { at: performance.now(), used: process.cpuUsage() };
-  gauge('uptime_seconds', 'since the start of the collector', [], (each) => each.set((Date.now() - startedAt) / 1000));
+  gauge('uptime_seconds', 'since the start of the collector', [], (each) => each.set(process.uptime()));
   gauge('cpu_usage_percent', 'of one core, since the metrics were last asked for', [], (each) => {
     const now = { at: performance.now(), used: process.cpuUsage() };
     const micros = now.used.user + now.used.system - before.used.user - before.used.system;

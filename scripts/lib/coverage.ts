@@ -1,4 +1,7 @@
-/** What is known of each stream that was asked for: when it last gave a row, and how long its book could be trusted. */
+/**
+ * What is known of each stream that was asked for: when it last gave a row, and how long its book could be trusted. All times are of the
+ * steady clock, ms.
+ */
 import type { Instrument } from './exchange.ts';
 import type { DataType } from './rows.ts';
 
@@ -19,7 +22,6 @@ export interface StreamState {
   instrument: Instrument;
   /** Where its rows come from. */
   source: 'socket' | 'poll';
-  /** ms since the epoch. */
   lastRowAt: number | null;
   rows: number;
   /** It was told once that nothing came. */
@@ -37,7 +39,7 @@ export interface BookQuality {
   clean_percent: number | null;
   resyncs: number;
   standing: boolean;
-  /** Updates read, and when the last came, ms. */
+  /** Updates read, and when the last came. */
   updates: number;
   last_update_ts: number | null;
 }
@@ -114,7 +116,7 @@ export class Coverage {
     if (type === 'orderbook_update') this.books.set(instrument.instrument, new BookClock(instrument));
   }
 
-  /** A row of a stream came at `now`, ms. */
+  /** A row of a stream came at `now`. */
   row(type: DataType, instrument: string, now: number): void {
     const stream = this.streams.get(streamKey(type, instrument));
     if (!stream) return;

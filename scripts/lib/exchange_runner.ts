@@ -25,6 +25,7 @@ import { pause } from './pause.ts';
 import { DATA_TYPES, type DataType, type RowSource, type Rows, TABLES } from './rows.ts';
 import type { Check } from './service.ts';
 import { SilenceWatch } from './silence.ts';
+import { steadyNow, steadyTime, wallTime } from './steady.ts';
 import { UnknownSample } from './unknown.ts';
 import { nowMicros } from './venue_connection.ts';
 import { VenueRest } from './venue_rest.ts';
@@ -98,7 +99,7 @@ export class ExchangeRunner implements FeedOutput {
   private readonly unknown: UnknownSample;
   private running = 0;
   private paused = false;
-  /** When the next page of the past may be asked for, ms. */
+  /** When the next page of the past may be asked for; this and all waits here are by the steady clock, ms. */
   private nextHistoryAt = 0;
   /** When the next connection may be opened, ms. */
   private nextOpeningAt = 0;
@@ -143,8 +144,8 @@ export class ExchangeRunner implements FeedOutput {
       if (instrument !== null) this.coverageBoard.expect(type, instrument, 'poll');
     }
     this.timers = [
-      setInterval(() => this.fetchNeeded(Date.now()), REQUEST_CHECK_MS),
-      setInterval(() => this.checkSilence(Date.now()), SILENCE_CHECK_MS),
+      setInterval(() => this.fetchNeeded(steadyNow()), REQUEST_CHECK_MS),
+      setInterval(() => this.checkSilence(steadyNow()), SILENCE_CHECK_MS),
     ];
     void this.open();
   }
@@ -191,7 +192,7 @@ export class ExchangeRunner implements FeedOutput {
       connection,
       log: this.log,
       random: Math.random,
-      openingWait: () => this.openingWait(Date.now()),
+      openingWait: () => this.openingWait(steadyNow()),
       blockedRetryMs: this.config.blockedRetryMs,
       createProbe: () => this.module.createFeed(this.feedOptions),
       onFrame: (text, receivedAt) => {
@@ -247,7 +248,7 @@ export class ExchangeRunner implements FeedOutput {
     this.sink.batcher.add(type, row);
     this.sink.rowsWait();
     this.frameType ??= type;
-    const now = Date.now();
+    const now = steadyNow();
     this.coverageBoard.row(type, row.instrument, now);
     if (type === 'orderbook_update') {
       this.coverageBoard.bookUpdate(row.instrument, now, (row as Rows['orderbook_update']).is_snapshot);
@@ -274,7 +275,7 @@ export class ExchangeRunner implements FeedOutput {
     else if (event.kind === 'resubscribe') for (const socket of this.sockets) socket.resubscribe(event.channels);
     else if (event.kind === 'resync') {
       const { symbol, exchange, instrument } = event.instrument;
-      this.coverageBoard.bookBroken(instrument, Date.now());
+      this.coverageBoard.bookBroken(instrument, steadyNow());
       this.log.warn({ event: 'resync', exchange, symbol, cause: event.cause, last: event.last, next: event.next });
     } else if (event.kind === 'unprovable') {
       void this.unprovable(event);
@@ -375,9 +376,11 @@ export class ExchangeRunner implements FeedOutput {
     return this.coverageBoard.silent;
   }
 
-  /** How long each book could be trusted. */
+  /** How long each book could be trusted. @param now wall clock, as the times told are, ms */
   bookQuality(now: number): BookQuality[] {
-    return this.coverageBoard.quality(now);
+    return this.coverageBoard
+      .quality(steadyTime(now))
+      .map(({ last_update_ts: at, ...quality }) => ({ ...quality, last_update_ts: at === null ? null : wallTime(at) }));
   }
 
   /** Whether the source of streams of this kind refuses us. */
@@ -385,7 +388,9 @@ export class ExchangeRunner implements FeedOutput {
     return source === 'poll' ? this.rest.blocked(now) : this.sockets.some((socket) => socket.state.blocked);
   }
 
-  check(now: number): Check {
+  /** @param wall the time to judge at, wall clock, ms */
+  check(wall: number): Check {
+    const now = steadyTime(wall);
     const down = this.sockets.filter((socket) => !socket.state.connected);
     const missing = this.sockets.flatMap((socket) => socket.state.missing);
     // Hours without a liquidation are normal, so its age is only a hint.
@@ -416,12 +421,13 @@ export class ExchangeRunner implements FeedOutput {
     };
   }
 
-  /** Every stream that was asked for, with the age of its last row. */
-  coverage(now: number) {
+  /** Every stream that was asked for, with the age of its last row. @param wall wall clock, as the times told are, ms */
+  coverage(wall: number) {
+    const now = steadyTime(wall);
     return this.coverageBoard.all.map((stream) => ({
       type: stream.type,
       instrument: stream.instrument,
-      last_success_ts: stream.lastRowAt,
+      last_success_ts: stream.lastRowAt === null ? null : wallTime(stream.lastRowAt),
       age_seconds: stream.lastRowAt === null ? null : (now - stream.lastRowAt) / 1000,
       rows: stream.rows,
       status: this.status(stream, now),
@@ -441,7 +447,7 @@ export class ExchangeRunner implements FeedOutput {
     for (let wait = FIRST_RETRY_MS; !this.stopped; wait = Math.min(wait * 2, LAST_RETRY_MS)) {
       const until = await this.ask(path, weight);
       if (until === null) return;
-      await this.wait(Math.max(until - Date.now(), wait));
+      await this.wait(Math.max(until - steadyNow(), wait));
     }
   }
 
@@ -453,32 +459,32 @@ export class ExchangeRunner implements FeedOutput {
     const { path, weight } = poll;
     const ask = () => this.ask(typeof path === 'string' ? path : path(Date.now()), weight);
     const until = await ask();
-    if (until !== null && !this.stopped && until - Date.now() <= LONGEST_POLL_WAIT_MS) {
-      await this.wait(Math.max(until - Date.now(), FIRST_RETRY_MS));
+    if (until !== null && !this.stopped && until - steadyNow() <= LONGEST_POLL_WAIT_MS) {
+      await this.wait(Math.max(until - steadyNow(), FIRST_RETRY_MS));
       if (!this.stopped) await ask();
     }
     this.polling.delete(poll);
   }
 
-  /** Asks once and feeds the answer. @returns null when served, else when to ask again (ms) */
+  /** Asks once and feeds the answer. @returns null when served, else when to ask again */
   private async ask(path: string, weight: number): Promise<number | null> {
     const answer = await this.rest.ask(path, weight, this.module.postBody?.(path) ?? null);
     if (this.stopped) return null;
     if (answer.kind === 'ok') {
       if (this.feed.rest(path, answer.body, nowMicros(), this)) return null;
       this.count('request_failed', 'answer');
-      return Date.now();
+      return steadyNow();
     }
     this.count('request_failed', answer.kind);
     const { exchange } = this.module;
     this.log.warn({ event: 'request_failed', exchange, path, reason: answer.reason });
-    return answer.kind === 'wait' ? answer.until : Date.now();
+    return answer.kind === 'wait' ? answer.until : steadyNow();
   }
 
   /**
    * Fetches one page of the past, and takes the rows of `type` with an id within `range`.
-   * @returns the ids of all rows of that type in the page, or when to ask again (ms); a limit that is obeyed is no failure. `refusal`: the
-   * venue's word that it does not take such a request
+   * @returns the ids of all rows of that type in the page, or when to ask again (steady clock, ms); a limit that is obeyed is no failure.
+   * `refusal`: the venue's word that it does not take such a request
    */
   async fetchHistory(
     { path, weight }: { path: string; weight: number },
@@ -492,7 +498,7 @@ export class ExchangeRunner implements FeedOutput {
     if (answer.kind !== 'ok') {
       this.count('history_failed', answer.kind);
       if (answer.kind === 'wait') return { retryAt: answer.until, isFailure: false, refusal: null };
-      return { retryAt: Date.now(), isFailure: true, refusal: answer.isOurs ? answer.reason : null };
+      return { retryAt: steadyNow(), isFailure: true, refusal: answer.isOurs ? answer.reason : null };
     }
     const ids: number[] = [];
     const row = <T extends DataType>(rowType: T, row: Rows[T]) => {
@@ -507,15 +513,15 @@ export class ExchangeRunner implements FeedOutput {
     const understood = this.feed.rest(path, answer.body, nowMicros(), { row, event: (event) => this.event(event) });
     if (understood) return { ids };
     this.count('history_failed', 'answer');
-    return { retryAt: Date.now(), isFailure: true, refusal: null };
+    return { retryAt: steadyNow(), isFailure: true, refusal: null };
   }
 
   /** Spread over the minute, as venues limit bursts, too: OKX counts in windows of two seconds. */
   private async historyTurn(weight: number): Promise<void> {
     const intervalMs = (60_000 * weight) / (this.module.restWeightPerMinute * HISTORY_SHARE);
-    const at = Math.max(this.nextHistoryAt, Date.now());
+    const at = Math.max(this.nextHistoryAt, steadyNow());
     this.nextHistoryAt = at + intervalMs;
-    await this.wait(at - Date.now());
+    await this.wait(at - steadyNow());
   }
 
   private fetchNeeded(now: number): void {
@@ -535,7 +541,7 @@ export class ExchangeRunner implements FeedOutput {
     this.running -= 1;
     retry.running = false;
     this.countRequest(request.instrument, until === null ? 'ok' : 'failed');
-    const now = Date.now();
+    const now = steadyNow();
     // A snapshot older than the first held diff is normal in a race, and asked for again soon.
     const served = until === null && !this.feed.requests().some((each) => each.path === request.path);
     if (served) {

@@ -8,6 +8,7 @@ import type { ExchangeRunner, RowSink } from './exchange_runner.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
 import type { DataType, GapRow } from './rows.ts';
+import { steadyNow } from './steady.ts';
 import { streamOf } from './streams.ts';
 
 /** How often a worker looks for something to fill. */
@@ -30,7 +31,7 @@ const GAP_SUBJECTS = 'gap.>';
 interface Pending {
   gap: GapRow;
   history: History;
-  /** Nothing is asked for before, ms. */
+  /** Nothing is asked for before, steady clock, ms. */
   notBefore: number;
 }
 
@@ -51,7 +52,7 @@ export class GapFiller {
   readonly stats = { fetchedRows: 0, fetchedGaps: 0, unfillable: 0 };
   /** Open gaps of ours, by their id. */
   private readonly pending = new Map<string, Pending>();
-  private lastMessageAt = Date.now();
+  private lastMessageAt = steadyNow();
   private caughtUp = false;
   private readonly stopping = new AbortController();
 
@@ -64,7 +65,7 @@ export class GapFiller {
   /** Follows and fills until stopped. */
   start(nats: NatsConnection): void {
     if (this.stopping.signal.aborted) return;
-    this.lastMessageAt = Date.now();
+    this.lastMessageAt = steadyNow();
     void this.follow(nats);
     for (const runner of this.options.runners) {
       void this.work(runner);
@@ -84,7 +85,7 @@ export class GapFiller {
         const messages = await consumer.consume();
         this.stopping.signal.addEventListener('abort', () => void messages.close(), { once: true });
         for await (const message of messages) {
-          this.lastMessageAt = Date.now();
+          this.lastMessageAt = steadyNow();
           for (const line of message.string().split('\n')) this.read(line);
         }
       } catch (error) {
@@ -114,8 +115,8 @@ export class GapFiller {
 
   private async work(runner: HistorySource): Promise<void> {
     while (!this.stopping.signal.aborted) {
-      this.caughtUp ||= Date.now() - this.lastMessageAt > CAUGHT_UP_MS;
-      const next = this.caughtUp ? this.newest(runner, Date.now()) : null;
+      this.caughtUp ||= steadyNow() - this.lastMessageAt > CAUGHT_UP_MS;
+      const next = this.caughtUp ? this.newest(runner, steadyNow()) : null;
       if (next === null) await this.wait(IDLE_MS);
       else await this.fill(runner, next);
     }
@@ -148,7 +149,7 @@ export class GapFiller {
         }
         if (failures >= MOST_FAILURES) {
           // Perhaps only this one cannot be asked for: the others must not wait for it.
-          pending.notBefore = Date.now() + RETRY_LATER_MS;
+          pending.notBefore = steadyNow() + RETRY_LATER_MS;
           log.warn({
             event: 'gap_not_fetched',
             exchange,
@@ -159,7 +160,7 @@ export class GapFiller {
           });
           return;
         }
-        await this.wait(Math.max(page.retryAt - Date.now(), wait));
+        await this.wait(Math.max(page.retryAt - steadyNow(), wait));
         wait = Math.min(wait * 2, LAST_RETRY_MS);
         continue;
       }
@@ -183,7 +184,7 @@ export class GapFiller {
     }
     this.stats.fetchedGaps += 1;
     // The store closes it as soon as it sees the rows.
-    pending.notBefore = Date.now() + AGAIN_MS;
+    pending.notBefore = steadyNow() + AGAIN_MS;
     log.info({ event: 'gap_fetched', exchange, symbol, gap_id: gap.gap_id, rows: fetched });
   }
 

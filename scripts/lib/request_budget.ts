@@ -9,14 +9,17 @@ import { appendFileSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:f
 import { join } from 'node:path';
 import { z } from 'zod';
 import { readJson, writeJsonAtomic } from './files.ts';
+import { steadyNow, steadyTime } from './steady.ts';
 
 const MINUTE_MS = 60_000;
 /** The file of a minute that is over is of no use to anybody. */
 const KEEP_MS = 5 * MINUTE_MS;
 
-/** `blocked`: it does not serve this region, or its firewall shut us out; otherwise too much was asked. */
+/** `until`: wall clock, ms. `blocked`: it does not serve this region, or its firewall shut us out; otherwise too much was asked. */
 const REFUSAL = z.object({ until: z.number(), reason: z.string(), blocked: z.boolean() });
 export type Refusal = z.output<typeof REFUSAL>;
+/** As a process keeps it: the wall clock may be set before it ends. */
+export type HeldRefusal = Refusal & { endsAt: number };
 
 export class RequestBudget {
   private readonly directory: string;
@@ -24,7 +27,10 @@ export class RequestBudget {
   private minute = 0;
   /** Weight of this minute that could not be written. */
   private unwritten = 0;
-  private ownRefusal: Refusal | null = null;
+  /** Of those that this process knows, the one that ends last; `endsAt` by the steady clock, ms. */
+  private held: HeldRefusal | null = null;
+  /** The end, as written, of the refusal that the file held last. */
+  private lastUntil = 0;
 
   /**
    * @param host its address; host and port together name the budget
@@ -40,7 +46,7 @@ export class RequestBudget {
     mkdirSync(this.directory, { recursive: true });
   }
 
-  /** Weight that was taken in the minute of `now`, ms. */
+  /** Weight that was taken in the minute of `now`, wall clock, ms. */
   used(now: number): number {
     const written = statSync(this.minuteFile(now), { throwIfNoEntry: false })?.size ?? 0;
     return written + (Math.floor(now / MINUTE_MS) === this.minute ? this.unwritten : 0);
@@ -68,25 +74,34 @@ export class RequestBudget {
     if (missing > 0) this.take(now, missing);
   }
 
-  /** The refusal that holds at `now`, whichever process met it; null: none. */
-  refusal(now: number): Refusal | null {
+  /** The refusal that holds at `now` (steady clock, ms), whichever process met it; null: none. */
+  refusal(now = steadyNow()): HeldRefusal | null {
     const path = this.refusalFile();
-    const parsed = statSync(path, { throwIfNoEntry: false }) ? REFUSAL.safeParse(readJson(path)) : null;
-    const told = [this.ownRefusal, parsed?.success ? parsed.data : null].filter((each) => each !== null);
-    return told.filter(({ until }) => now < until).sort((one, other) => other.until - one.until)[0] ?? null;
+    const told = statSync(path, { throwIfNoEntry: false }) ? REFUSAL.safeParse(readJson(path)).data : undefined;
+    // Once, as the wall clock stands then: what this process knows is not told longer by setting it.
+    if (told && told.until !== this.lastUntil) this.hold(told);
+    if (told) this.lastUntil = told.until;
+    return this.held !== null && now < this.held.endsAt ? this.held : null;
   }
 
   /** Notes that nothing may be asked before `refusal.until`. A later, shorter refusal does not end a longer one. */
-  refuse(now: number, refusal: Refusal): Refusal {
-    const held = this.refusal(now);
-    if (held && held.until >= refusal.until) return held;
-    this.ownRefusal = refusal;
+  refuse(refusal: Refusal): HeldRefusal {
+    const before = this.refusal();
+    const held = this.hold(refusal);
+    if (held === before) return held;
     try {
       writeJsonAtomic(this.refusalFile(), refusal);
+      this.lastUntil = refusal.until;
     } catch (error) {
       this.onFault(error);
     }
-    return refusal;
+    return held;
+  }
+
+  private hold(refusal: Refusal): HeldRefusal {
+    const endsAt = steadyTime(refusal.until);
+    if (this.held === null || endsAt > this.held.endsAt) this.held = { ...refusal, endsAt };
+    return this.held;
   }
 
   private minuteFile(now: number): string {

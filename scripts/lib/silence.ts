@@ -36,7 +36,7 @@ export class SilenceWatch {
     private readonly alarms: SilenceAlarms,
   ) {}
 
-  /** @param openedAt when the present connection opened, ms */
+  /** @param openedAt when the present connection opened; both are times of the steady clock, as the coverage's, ms */
   check(now: number, openedAt: number): void {
     const newest = new Map<DataType, number>();
     for (const { types, instrument } of this.channels) {

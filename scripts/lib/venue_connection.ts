@@ -4,6 +4,7 @@
  */
 import { WebSocket } from 'ws';
 import type { Connection, ExchangeModule } from './exchange.ts';
+import { steadyNow } from './steady.ts';
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** A control message must be answered within this time. */
@@ -42,7 +43,7 @@ export interface VenueConnectionOptions {
 }
 
 export class VenueConnection {
-  /** Wall clock, ms; null until the handshake is done. */
+  /** These are times of the steady clock, ms. Null until the handshake is done. */
   openedAt: number | null = null;
   lastInboundAt = 0;
   lastPingAt = 0;
@@ -77,12 +78,12 @@ export class VenueConnection {
     this.socket = socket;
     socket.on('open', () => this.opened());
     socket.on('message', (data: Buffer) => {
-      this.lastInboundAt = Date.now();
+      this.lastInboundAt = steadyNow();
       options.frame(data.toString(), nowMicros());
     });
     // The ws package answers pings by itself; they count as a sign of life.
     socket.on('ping', () => {
-      this.lastInboundAt = Date.now();
+      this.lastInboundAt = steadyNow();
     });
     socket.on('error', (error) => {
       this.refused = Number(/^Unexpected server response: (\d{3})$/.exec(error.message)?.[1] ?? 0) || null;
@@ -130,7 +131,7 @@ export class VenueConnection {
    * Ends and renews subscriptions: on some venues only that brings a new snapshot. Names of other connections are passed over.
    * @returns false when this connection has used up what the venue allows: only a new one can subscribe then
    */
-  resubscribe(names: string[], now = Date.now()): boolean {
+  resubscribe(names: string[], now = steadyNow()): boolean {
     const { module, connection } = this.options;
     const channels = connection.channels.filter((each) => names.includes(each.name));
     if (channels.length === 0 || !this.isOpen) return true;
@@ -195,7 +196,7 @@ export class VenueConnection {
   }
 
   private opened(): void {
-    const now = Date.now();
+    const now = steadyNow();
     this.openedAt = now;
     this.lastInboundAt = now;
     if (this.paused) this.socket.pause();
@@ -220,7 +221,7 @@ export class VenueConnection {
   /** Sends what waits, no faster than the venue allows. */
   private sendNext(): void {
     this.sendTimer = undefined;
-    const now = Date.now();
+    const now = steadyNow();
     if (now >= this.nextSendAt && this.isOpen) {
       const message = this.outgoing.shift();
       if (message === undefined) return;

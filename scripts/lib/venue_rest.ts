@@ -4,6 +4,7 @@
 import { Pool } from 'undici';
 import type { Logger } from './log.ts';
 import { RequestBudget } from './request_budget.ts';
+import { steadyNow, steadyTime } from './steady.ts';
 
 const REQUEST_TIMEOUT_MS = 10_000;
 /** Share of the venue's weight that we use: other programs may run behind the same address. */
@@ -12,8 +13,8 @@ const BUDGET_SHARE = 0.5;
 const REFUSED_WAIT_MS = 60_000;
 
 /**
- * What came of a request. `wait`: not sent, or refused; nothing may be sent before `until` (ms). `failed` with `isOurs`: the venue says
- * that the request itself is wrong (HTTP 4xx), such as a time that is too long ago.
+ * What came of a request. `wait`: not sent, or refused; nothing may be sent before `until` (steady clock, ms). `failed` with `isOurs`: the
+ * venue says that the request itself is wrong (HTTP 4xx), such as a time that is too long ago.
  */
 export type RestAnswer =
   | { kind: 'ok'; body: unknown }
@@ -51,13 +52,13 @@ export class VenueRest {
     });
   }
 
-  /** Why nothing may be sent at present, or null. */
-  refused(now: number): string | null {
+  /** Why nothing may be sent at `now` (steady clock, ms), or null. */
+  refused(now = steadyNow()): string | null {
     return this.budget.refusal(now)?.reason ?? null;
   }
 
   /** True while the venue answers 403 or 451: it does not serve this region, or its firewall shut us out. */
-  blocked(now: number): boolean {
+  blocked(now = steadyNow()): boolean {
     return this.budget.refusal(now)?.blocked ?? false;
   }
 
@@ -67,14 +68,15 @@ export class VenueRest {
    */
   async ask(path: string, weight: number, body: string | null = null, share = BUDGET_SHARE): Promise<RestAnswer> {
     const { weightPerMinute, weightHeader } = this.options;
+    // Minutes are the wall clock's, as the venue and other processes have them. A wait for the next one is short however it is set.
     const now = Date.now();
     const begun = performance.now();
     try {
-      const refusal = this.budget.refusal(now);
-      if (refusal) return { kind: 'wait', until: refusal.until, reason: refusal.reason };
+      const refusal = this.budget.refusal();
+      if (refusal) return { kind: 'wait', until: refusal.endsAt, reason: refusal.reason };
       const used = this.budget.used(now);
       if (used + weight > weightPerMinute * share) {
-        const until = (Math.floor(now / 60_000) + 1) * 60_000;
+        const until = steadyTime((Math.floor(now / 60_000) + 1) * 60_000);
         return { kind: 'wait', until, reason: `weight ${used} used in this minute` };
       }
       this.budget.take(now, weight);
@@ -110,9 +112,9 @@ export class VenueRest {
     const wait = seconds > 0 ? seconds * 1000 : blocked ? this.options.blockedRetryMs : REFUSED_WAIT_MS;
     // The end of a ban is told in the text too, and may be later than the header says.
     const bannedUntil = Number(/banned until (\d{13})/.exec(text)?.[1] ?? 0);
-    const refusal = this.budget.refuse(now, { until: Math.max(now + wait, bannedUntil), reason, blocked });
+    const refusal = this.budget.refuse({ until: Math.max(now + wait, bannedUntil), reason, blocked });
     const { host, log } = this.options;
     log.warn({ event: 'rest_refused', host, until: new Date(refusal.until).toISOString() }, reason);
-    return { kind: 'wait', until: refusal.until, reason };
+    return { kind: 'wait', until: refusal.endsAt, reason };
   }
 }

@@ -4,6 +4,7 @@
  */
 import type { Connection, ExchangeModule, Feed, FeedEvent } from './exchange.ts';
 import type { Logger } from './log.ts';
+import { steadyNow, wallTime } from './steady.ts';
 import { VenueConnection } from './venue_connection.ts';
 
 /** Reconnect waits: doubling from the first to the last, each drawn between half and the whole of it. */
@@ -55,6 +56,7 @@ export interface SocketState {
   /** Text pings sent, and connections given up because they were silent. */
   pings: number;
   silences: number;
+  /** Wall clock, ms; 0 before the first. */
   lastInboundAt: number;
   /** Channels that were asked for and that the venue does not list as granted. */
   missing: string[];
@@ -93,7 +95,7 @@ export class VenueSocket {
   private readonly checkTimer: NodeJS.Timeout;
 
   constructor(private readonly options: VenueSocketOptions) {
-    this.checkTimer = setInterval(() => this.check(Date.now()), CHECK_MS);
+    this.checkTimer = setInterval(() => this.check(steadyNow()), CHECK_MS);
     this.openLater(0);
   }
 
@@ -106,20 +108,20 @@ export class VenueSocket {
       frames: this.frames,
       pings: this.pings,
       silences: this.silences,
-      lastInboundAt: this.current?.lastInboundAt ?? 0,
+      lastInboundAt: this.current?.lastInboundAt ? wallTime(this.current.lastInboundAt) : 0,
       missing: this.current?.missing ?? [],
       lastError: this.lastError,
     };
   }
 
-  /** Of the present connection, ms since the epoch; null before the first. */
+  /** Of the present connection, by the steady clock, ms; null before the first. */
   get openedAt(): number | null {
     return this.current?.openedAt ?? null;
   }
 
-  /** When the last text ping was sent, ms; 0 before the first. */
+  /** When the last text ping was sent, wall clock, ms; 0 before the first. */
   get lastPingAt(): number {
-    return this.current?.lastPingAt ?? 0;
+    return this.current?.lastPingAt ? wallTime(this.current.lastPingAt) : 0;
   }
 
   get connection(): Connection {
@@ -222,14 +224,14 @@ export class VenueSocket {
   private planRenewal(): void {
     const { module, random } = this.options;
     const share = RENEW_SHARE.least + (RENEW_SHARE.most - RENEW_SHARE.least) * random();
-    this.renewAt = Date.now() + (module.socketLifeMs ?? SOCKET_LIFE_MS) * share;
+    this.renewAt = steadyNow() + (module.socketLifeMs ?? SOCKET_LIFE_MS) * share;
   }
 
   private lost(connection: VenueConnection, end: { code: number; reason: string; refused: number | null }): void {
     if (this.current !== connection || this.stopped) return;
     const { openedAt } = connection;
     if (openedAt !== null) this.options.onLost();
-    if (openedAt !== null && Date.now() - openedAt > STABLE_MS) this.attempts = 0;
+    if (openedAt !== null && steadyNow() - openedAt > STABLE_MS) this.attempts = 0;
     this.reconnects += 1;
     this.blocked = end.refused === 403 || end.refused === 451;
     if (this.successor?.connection.isOpen) {
@@ -264,7 +266,7 @@ export class VenueSocket {
       }),
       probe: this.options.createProbe(),
       reason,
-      startedAt: Date.now(),
+      startedAt: steadyNow(),
       readyAt: null,
       held: [],
       heldCharacters: 0,
@@ -295,7 +297,7 @@ export class VenueSocket {
   private giveUp(reason: string): void {
     this.fault(reason);
     this.dropSuccessor();
-    this.renewAt = Date.now() + RENEW_RETRY_MS;
+    this.renewAt = steadyNow() + RENEW_RETRY_MS;
   }
 
   private dropSuccessor(): void {
