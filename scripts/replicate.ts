@@ -42,6 +42,7 @@ import {
 } from './lib/replication.ts';
 import { ensureTier, ensureViews } from './lib/schema.ts';
 import { type Check, createRegistry, healthDocument, serveStatus, untilStopped } from './lib/service.ts';
+import { steadyNow } from './lib/steady.ts';
 import { durableName, streamOf } from './lib/streams.ts';
 
 /** Each ten seconds: what is new is little then, and cold is never far behind. */
@@ -70,7 +71,7 @@ class Replicator {
   private lastDaysAt = 0;
   /** Of the thresholds of lag, those that are said. */
   private alarmed = 0;
-  /** When a table that stopped is looked at again, ms. */
+  /** When a table that stopped is looked at again; this and `lastDaysAt` are of the steady clock, ms. */
   private readonly lookAgainAt = new Map<string, number>();
   lastPassAt = 0;
   /** Why it has not begun. */
@@ -125,7 +126,7 @@ class Replicator {
     let isComplete = true;
     let attempts = RETRIES;
     for (const table of this.tables) {
-      if (Date.now() < (this.lookAgainAt.get(table.name) ?? 0)) {
+      if (steadyNow() < (this.lookAgainAt.get(table.name) ?? 0)) {
         isComplete = false;
         continue;
       }
@@ -135,7 +136,7 @@ class Replicator {
       if (table.stats.disagreement === null) attempts = 1;
     }
     await this.measure();
-    if (Date.now() - this.lastDaysAt > DAYS_EVERY_MS) await this.dropDays();
+    if (steadyNow() - this.lastDaysAt > DAYS_EVERY_MS) await this.dropDays();
     this.lastPassAt = Date.now();
     return isComplete;
   }
@@ -156,7 +157,7 @@ class Replicator {
         this.stop.throwIfAborted();
         const figures = { table: table.name, attempt, err: error };
         if (error instanceof Disagreement) {
-          this.lookAgainAt.set(table.name, Date.now() + this.config.stoppedRetryMs);
+          this.lookAgainAt.set(table.name, steadyNow() + this.config.stoppedRetryMs);
           this.log.error(
             { event: 'table_stopped', ...figures },
             'cold holds what hot does not say: look before it goes on',
@@ -225,7 +226,7 @@ class Replicator {
   }
 
   private async dropDays(): Promise<void> {
-    this.lastDaysAt = Date.now();
+    this.lastDaysAt = steadyNow();
     for (const table of this.tables) {
       try {
         await dropOldDays(table, this.options, KEEP_MS, Date.now());

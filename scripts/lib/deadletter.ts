@@ -26,6 +26,7 @@ import { takeLock } from './lock.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
 import { DATA_TYPES, type DataType, EXCHANGES, MARKET_TYPES } from './rows.ts';
+import { steadyNow } from './steady.ts';
 import { parseSubject, subjectOf } from './streams.ts';
 
 export interface DeadLetter {
@@ -650,7 +651,7 @@ class Sender {
         ackTimeoutMs: ACK_TIMEOUT_MS,
         onStored: () => {
           this.stored += 1;
-          this.progressAt = Date.now();
+          this.progressAt = steadyNow();
         },
         log,
       },
@@ -666,7 +667,7 @@ class Sender {
   }
 
   async send({ subject, row }: KeptLetter, origin: string): Promise<void> {
-    if (this.publisher.waitingMessages === 0) this.progressAt = Date.now();
+    if (this.publisher.waitingMessages === 0) this.progressAt = steadyNow();
     const digest = createHash('md5').update(row).digest('base64url');
     const message: OutgoingMessage = {
       subject,
@@ -689,7 +690,7 @@ class Sender {
 
   private async until(atMost: number): Promise<void> {
     while (this.publisher.waitingMessages > atMost) {
-      if (Date.now() - this.progressAt > STALLED_MS) {
+      if (steadyNow() - this.progressAt > STALLED_MS) {
         const { lastError, isConnected } = this.publisher;
         const why = !isConnected ? 'the broker is away' : (lastError ?? 'the broker does not answer');
         throw new OperatorError(`${why}: ${this.stored} rows were replayed; run replay again, it goes on there`, 3);

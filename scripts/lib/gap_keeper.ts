@@ -21,6 +21,7 @@ import type { Publisher } from './jetstream.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
 import { type DataType, type GapRow, TABLES } from './rows.ts';
+import { steadyNow } from './steady.ts';
 
 /** By sequence and stream. */
 const STATE = z.object({
@@ -53,7 +54,7 @@ export class GapKeeper {
   counts: GapCount[] = [];
   /** By sequence, then by stream. */
   private readonly marks = new Map<string, Map<string, Mark>>();
-  /** By sequence: when its last look began whose findings are in JetStream, ms. */
+  /** By sequence: when its last look began whose findings are in JetStream, steady clock, ms. */
   private readonly lookedAt = new Map<string, number>();
   /** Streams that hot had at the start. */
   private readonly stored = new Map<DataType, GapStream[]>();
@@ -83,15 +84,16 @@ export class GapKeeper {
     }
   }
 
-  /** One look at everything. What it found is in JetStream before its progress is kept. */
+  /** One look at everything. What it found is in JetStream before its progress is kept. @param now wall clock, as the rows' times are, ms */
   async look(now: number): Promise<void> {
     const { options } = this;
+    const begun = steadyNow();
     const looks = new Map<string, Look>();
     for (const sequence of options.sequences) {
       const { name, type, stepMs } = sequence;
       // What comes once a minute need not be looked for six times in it.
       const every = Math.min(stepMs, options.ageMs * 2);
-      if (now - (this.lookedAt.get(name) ?? 0) < every) continue;
+      if (begun - (this.lookedAt.get(name) ?? 0) < every) continue;
       const streams = (await this.streamsOf(type)).filter((stream) => sequence.covers(stream));
       // Asked before the rows are: what is settled by then is in hot.
       const settled = await options.settled(type);
@@ -108,7 +110,7 @@ export class GapKeeper {
     this.stats.filled += filled.length;
     this.stats.lastLookAt = now;
     for (const [name, { marks }] of looks) {
-      this.lookedAt.set(name, now);
+      this.lookedAt.set(name, begun);
       for (const [key, mark] of marks) this.marksOf(name).set(key, mark);
     }
     this.save();

@@ -24,6 +24,7 @@ import { crashPoint, isGuarded } from './crash_points.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
 import type { DataType } from './rows.ts';
+import { steadyNow } from './steady.ts';
 import { durableName, type StreamDefinition, streamDefinitions } from './streams.ts';
 
 /** JetStream's API error codes that this file tells apart. */
@@ -32,6 +33,10 @@ const CONSUMER_NOT_FOUND = 10014;
 
 /** A broker that is away is told once in this time while a service waits for it. */
 const WAITING_LOG_MS = 10_000;
+
+/** Between attempts to reach a broker that was lost. */
+const RECONNECT_WAIT_MS = 500;
+const TIMER_SLACK_MS = 10;
 
 /** Broker versions below this one are known to lose acknowledged data in rare crashes. */
 const SAFE_VERSION = [2, 10, 23] as const;
@@ -48,7 +53,7 @@ export async function connectNats(url: string, name: string, log: Logger): Promi
       name,
       maxReconnectAttempts: -1,
       waitOnFirstConnect: true,
-      reconnectTimeWait: 500,
+      reconnectDelayHandler: reconnectDelays(),
       pingInterval: 15_000,
       maxPingOut: 2,
       noEcho: true,
@@ -59,6 +64,21 @@ export async function connectNats(url: string, name: string, log: Logger): Promi
   } finally {
     clearInterval(timer);
   }
+}
+
+/**
+ * When the client may try again. It reckons by the wall clock, and would try nothing for minutes after that was set back: it is told to try
+ * at once when it is time by the steady clock, otherwise to wait.
+ */
+function reconnectDelays(): () => number {
+  let nextAt = 0;
+  return () => {
+    const now = steadyNow();
+    // Timers may end a little early.
+    if (now < nextAt - TIMER_SLACK_MS) return RECONNECT_WAIT_MS;
+    nextAt = now + RECONNECT_WAIT_MS;
+    return Number.NEGATIVE_INFINITY;
+  };
 }
 
 /** Connects, and makes sure of the streams; both for as long as it takes. */
@@ -275,6 +295,7 @@ export interface OutgoingMessage {
 
 interface InFlight {
   message: OutgoingMessage;
+  /** Steady clock, ms. */
   sentAt: number;
   attempts: number;
   /** Added to the id once the broker took the first publish for a copy of an older one. */
@@ -336,7 +357,7 @@ export class Publisher {
     private readonly options: PublisherOptions,
     connection?: NatsConnection,
   ) {
-    this.timer = setInterval(() => this.retryOverdue(Date.now()), 250);
+    this.timer = setInterval(() => this.retryOverdue(steadyNow()), 250);
     if (connection) this.attach(connection);
   }
 
@@ -391,7 +412,7 @@ export class Publisher {
       const message = this.queue[taken++]!;
       this.queuedBytes -= message.payload.length;
       this.inFlightBytes += message.payload.length;
-      const entry: InFlight = { message, sentAt: Date.now(), attempts: 1, suffix: '' };
+      const entry: InFlight = { message, sentAt: steadyNow(), attempts: 1, suffix: '' };
       const token = String(this.next++);
       this.inFlight.set(token, entry);
       this.send(token, entry);
@@ -454,7 +475,7 @@ export class Publisher {
     this.inFlightBytes -= entry.message.payload.length;
     this.stats.stored += 1;
     this.lastError = null;
-    this.lastSeconds = (Date.now() - entry.sentAt) / 1000;
+    this.lastSeconds = (steadyNow() - entry.sentAt) / 1000;
     this.options.onStored(entry.message, this.lastSeconds);
     this.pump();
     if (this.waitingMessages === 0) for (const done of this.idle.splice(0)) done();
@@ -478,7 +499,7 @@ export class Publisher {
 
   private resend(token: string, entry: InFlight): void {
     entry.attempts += 1;
-    entry.sentAt = Date.now();
+    entry.sentAt = steadyNow();
     this.send(token, entry);
   }
 
@@ -489,7 +510,7 @@ export class Publisher {
       this.connected = true;
       // Answers to what was in flight may be lost; under the same ids a second copy is absorbed.
       for (const entry of this.inFlight.values()) entry.sentAt = 0;
-      this.retryOverdue(Date.now());
+      this.retryOverdue(steadyNow());
       this.pump();
     }
   }
@@ -531,6 +552,7 @@ export class PullConsumer {
   private bufferedBytes = 0;
   private readonly inbox = createInbox();
   private requested = 0;
+  /** Steady clock, ms. */
   private deadline = 0;
   private serial = 0;
   private readonly timer: NodeJS.Timeout;
@@ -551,8 +573,8 @@ export class PullConsumer {
     private readonly log: Logger,
   ) {
     connection.subscribe(`${this.inbox}.*`, { callback: (error, message) => this.onMessage(error, message) });
-    this.timer = setInterval(() => this.pull(Date.now()), 250);
-    this.pull(Date.now());
+    this.timer = setInterval(() => this.pull(steadyNow()), 250);
+    this.pull(steadyNow());
     void this.followConnection();
   }
 
@@ -576,7 +598,7 @@ export class PullConsumer {
     const message = this.buffer.shift();
     if (!message) return null;
     this.bufferedBytes -= message.data.length;
-    if (this.requested === 0) this.pull(Date.now());
+    if (this.requested === 0) this.pull(steadyNow());
     return message;
   }
 
@@ -599,7 +621,7 @@ export class PullConsumer {
       await this.recheck();
       this.suspended = false;
       this.requested = 0;
-      this.pull(Date.now());
+      this.pull(steadyNow());
     }
   }
 
@@ -626,10 +648,10 @@ export class PullConsumer {
     if (!message.reply || message.headers?.code) {
       // 404 none, 408 expired, 409 over the byte limit, 503 no such durable (yet): the request is over.
       if (!message.subject.endsWith(`.${this.serial}`) || message.headers?.code === 100) return;
-      if (message.headers?.code === 503) this.deadline = Date.now() + NO_DURABLE_WAIT_MS;
+      if (message.headers?.code === 503) this.deadline = steadyNow() + NO_DURABLE_WAIT_MS;
       else {
         this.requested = 0;
-        this.pull(Date.now());
+        this.pull(steadyNow());
       }
       return;
     }
@@ -637,7 +659,7 @@ export class PullConsumer {
     if (this.suspended) return;
     this.buffer.push(this.toDelivery(message));
     this.bufferedBytes += message.data.length;
-    if (this.requested > 0 && --this.requested === 0) this.pull(Date.now());
+    if (this.requested > 0 && --this.requested === 0) this.pull(steadyNow());
     this.wake?.();
   }
 

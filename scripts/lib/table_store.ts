@@ -18,6 +18,7 @@ import type { Checkpoint, Delivery, PullConsumer } from './jetstream.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
 import { type DataType, TABLES } from './rows.ts';
+import { steadyNow, wallTime } from './steady.ts';
 import { parseSubject, type Stream } from './streams.ts';
 
 /** A batch is closed by whichever comes first. Larger ones gain nothing, younger ones make too many parts. */
@@ -61,7 +62,7 @@ class Outdated extends Error {}
 
 export class TableStore {
   readonly type: DataType;
-  readonly stats = {
+  private readonly figures = {
     messages: 0,
     rows: 0,
     inserted: 0,
@@ -70,12 +71,13 @@ export class TableStore {
     inserts: 0,
     unclear: 0,
     refused: 0,
-    /** Messages taken and not yet confirmed, and since when (ms; 0: none). */
+    /** Messages taken and not yet confirmed. */
     holding: 0,
-    holdingSince: 0,
-    lastConfirmedAt: 0,
     lastError: null as string | null,
   };
+  /** Of the steady clock, ms. */
+  private heldSince: number | null = null;
+  private confirmedAt: number | null = null;
   /** The stream's present numbering; rows read from now on carry it. */
   epoch: number;
   /** The newest message that was acknowledged; null while nothing was. */
@@ -94,6 +96,12 @@ export class TableStore {
     this.epoch = epoch;
     this.checkpoint = checkpoint;
     this.table = `${options.hot.database}.${TABLES[options.type].name}`;
+  }
+
+  /** For health and metrics; times are wall clock, ms, 0 where there is none. */
+  get stats() {
+    const shown = (at: number | null) => (at === null ? 0 : wallTime(at));
+    return { ...this.figures, holdingSince: shown(this.heldSince), lastConfirmedAt: shown(this.confirmedAt) };
   }
 
   /** Streams that rows have come of. */
@@ -144,15 +152,15 @@ export class TableStore {
       // The client hands them to the system before the next turn.
       await nextTurn();
       crashPoint('store.acknowledged');
-      this.stats.lastConfirmedAt = Date.now();
+      this.confirmedAt = steadyNow();
     } catch (error) {
       // What is not acknowledged comes again, and is looked up then.
       if (!stop.aborted && !(error instanceof Outdated)) throw error;
       log.info({ event: 'batch_left', type: this.type, messages: messages.length });
     } finally {
       clearInterval(timer);
-      this.stats.holding = 0;
-      this.stats.holdingSince = 0;
+      this.figures.holding = 0;
+      this.heldSince = null;
     }
   }
 
@@ -174,17 +182,17 @@ export class TableStore {
   private async gather(messages: Delivery[]): Promise<Batch> {
     const { consumer, stop } = this.options;
     const batch: Batch = { generation: messages[0]!.generation, messages, streams: new Map() };
-    const deadline = Date.now() + MAX_AGE_MS;
-    this.stats.holding = 1;
-    this.stats.holdingSince = Date.now();
+    const deadline = steadyNow() + MAX_AGE_MS;
+    this.figures.holding = 1;
+    this.heldSince = steadyNow();
     let rows = this.take(batch, messages[0]!);
     let bytes = messages[0]!.data.length;
     while (rows < MAX_ROWS && bytes < MAX_BYTES && !stop.aborted) {
-      const left = deadline - Date.now();
+      const left = deadline - steadyNow();
       const message = await consumer.next(Math.max(left, 0));
       if (message === null) break;
       messages.push(message);
-      this.stats.holding = messages.length;
+      this.figures.holding = messages.length;
       rows += this.take(batch, message);
       bytes += message.data.length;
     }
@@ -194,12 +202,12 @@ export class TableStore {
   /** Reads a message into the batch. @returns rows in it */
   private take(batch: Batch, message: Delivery): number {
     const { mode } = this.options;
-    this.stats.messages += 1;
+    this.figures.messages += 1;
     const stream = parseSubject(message.subject);
     if (message.mode !== mode || stream === null) {
       const reason =
         stream === null ? 'no subject of ours' : `Mp-Mode is ${message.mode ?? 'absent'}, this store is ${mode}`;
-      this.stats.refused += 1;
+      this.figures.refused += 1;
       this.bury([{ line: Buffer.from(message.data).toString('latin1'), reason, seq: message.seq }], message.subject);
       return 0;
     }
@@ -211,8 +219,8 @@ export class TableStore {
     const before = arrivals.rows.size;
     const { faults, copies } = reader.read(message.data, this.epoch, message.seq, arrivals.rows);
     const added = arrivals.rows.size - before;
-    this.stats.rows += added + copies + faults.length;
-    this.stats.duplicates += copies;
+    this.figures.rows += added + copies + faults.length;
+    this.figures.duplicates += copies;
     if (faults.length > 0) this.bury(faults, message.subject);
     return added;
   }
@@ -232,15 +240,15 @@ export class TableStore {
           [...batch.streams.values()].flatMap(({ rows }) => [...rows.values()]),
           batch,
         );
-        this.stats.lastError = null;
+        this.figures.lastError = null;
         return;
       } catch (error) {
         stop.throwIfAborted();
-        this.stats.lastError = (error as Error).message.slice(0, 300);
+        this.figures.lastError = (error as Error).message.slice(0, 300);
         log.warn({ event: asked ? 'insert_unclear' : 'lookup_failed', type: this.type, err: error, wait_ms: wait });
         await pause(wait, stop);
         if (!asked) continue;
-        this.stats.unclear += 1;
+        this.figures.unclear += 1;
         // Of what is left here, whoever numbers the stream anew makes sure.
         this.refuseOutdated(batch);
         if (isGuarded('fence')) await this.fenced(hot.client, prefix);
@@ -274,7 +282,7 @@ export class TableStore {
     for (const [place, query] of queries) {
       if (query === null) continue;
       const found = await selectText(place.client, query, { max_execution_time: 30, max_query_size: '16777216' });
-      this.stats.duplicates += dropFound(batch.streams, found);
+      this.figures.duplicates += dropFound(batch.streams, found);
     }
   }
 
@@ -286,8 +294,8 @@ export class TableStore {
     try {
       await insertLines(this.options.hot.client, this.table, lines, queryId);
       crashPoint('store.inserted');
-      this.stats.inserts += 1;
-      this.stats.inserted += rows.length;
+      this.figures.inserts += 1;
+      this.figures.inserted += rows.length;
     } catch (error) {
       if (!isPoison(error)) throw error;
       if (rows.length === 1) {
@@ -318,7 +326,7 @@ export class TableStore {
     }));
     appendDeadLetters(dataDir, this.type, letters, new Date());
     crashPoint('store.buried');
-    this.stats.deadletters += letters.length;
+    this.figures.deadletters += letters.length;
     log.warn({ event: 'deadletter', type: this.type, rows: letters.length, subject, reason: letters[0]!.reason });
   }
 }
