@@ -9,7 +9,7 @@ Flags:
   --for TIME            how long faults go on (60s, 10m; default 10m); what follows until all is at rest comes on top
   --seed N              draws the faults and the market; the same number does the same again (default: a new one, which is told)
   --report FILE         writes time line, figures and differences as JSON
-  --trades-per-second R of each symbol of each exchange (default 420: with 12 symbols above 5,000 rows/s)
+  --trades-per-second R of each symbol of each exchange (default 450: with 12 symbols above 5,000 rows/s)
   --without NAME        leaves out a safeguard (look, order, checkpoint, fence, outbox): the run must then fail
   --keep                keeps the directory with data and logs (kept anyway when something differs)
 
@@ -30,6 +30,9 @@ import { seededRandom, seedFor } from './lib/sim/market.ts';
 
 const SAMPLE_MS = 2000;
 const STATUS_MS = 15_000;
+/** After the faults: everything is well again by then, and goes on for so long. */
+const WELL_LIMIT_MS = 180_000;
+const WELL_MS = 12_000;
 const LEAST_MS = 20_000;
 const MOST_SEED = 2 ** 31;
 
@@ -37,7 +40,7 @@ const OPTIONS = {
   for: { type: 'string', default: '10m' },
   seed: { type: 'string' },
   report: { type: 'string' },
-  'trades-per-second': { type: 'string', default: '420' },
+  'trades-per-second': { type: 'string', default: '450' },
   without: { type: 'string' },
   keep: { type: 'boolean', default: false },
 } as const;
@@ -155,6 +158,15 @@ async function breakThings(stage: Stage, plan: Plan, faults: PlannedFault[], tim
   return memory.figures();
 }
 
+/** What was lost last is known by what comes after it. */
+async function goOn(stage: Stage, stop: AbortSignal): Promise<void> {
+  for (const deadline = Date.now() + WELL_LIMIT_MS; Date.now() < deadline; ) {
+    await sleep(SAMPLE_MS, undefined, { signal: stop });
+    if ((await stage.system.figures()).faults.length === 0) break;
+  }
+  await sleep(WELL_MS, undefined, { signal: stop });
+}
+
 async function tellStatus(stage: Stage, timeLine: TimeLine): Promise<void> {
   const { received, stored, backlog, faults } = await stage.system.figures();
   timeLine.tell(
@@ -177,18 +189,22 @@ async function run(plan: Plan, stop: AbortSignal): Promise<number> {
     timeLine.startedAt = Date.now();
     timeLine.tell(`everything runs; ${faults.length} faults to come`);
     const memory = await breakThings(stage, plan, faults, timeLine, stop);
-    timeLine.tell('the faults are over: waiting until all is stored, filled and copied');
     stage.heal();
+    timeLine.tell('the faults are over: the sources go on until all are well');
+    await goOn(stage, stop);
+    const seconds = (Date.now() - timeLine.startedAt) / 1000;
+    timeLine.tell('the sources stop: waiting until all is stored, filled and copied');
     await stage.system.quiet();
     timeLine.tell('all is at rest: comparing');
     const verdict = await stage.verdict();
     ({ differences } = verdict);
-    tell(plan, verdict, memory);
+    const figures = summary(seconds, verdict);
+    tell(plan, figures, verdict, memory);
     if (plan.report !== null) {
       writeJsonAtomic(plan.report, {
         ...plan,
         disks: stage.diskTrouble === null,
-        ...summary(plan, verdict),
+        ...figures,
         time_line: timeLine.entries,
         memory,
         ...verdict,
@@ -206,12 +222,12 @@ async function run(plan: Plan, stop: AbortSignal): Promise<number> {
   }
 }
 
-function summary({ forMs }: Plan, { streams, differences }: Verdict) {
+function summary(seconds: number, { streams, differences }: Verdict) {
   const sum = (field: (each: Verdict['streams'][number]) => number) =>
     streams.reduce((total, each) => total + field(each), 0);
   return {
     sent: sum((each) => each.sent ?? 0),
-    rows_per_s: Math.round(sum((each) => each.sent ?? 0) / (forMs / 1000)),
+    rows_per_s: Math.round(sum((each) => each.sent ?? 0) / seconds),
     hot: sum((each) => each.hot),
     filled: sum((each) => each.filled),
     gap: sum((each) => each.gap),
@@ -222,8 +238,8 @@ function summary({ forMs }: Plan, { streams, differences }: Verdict) {
   };
 }
 
-function tell(plan: Plan, verdict: Verdict, memory: MemoryFigures[]): void {
-  const { rows_per_s, sent, filled, gap } = summary(plan, verdict);
+function tell(plan: Plan, figures: ReturnType<typeof summary>, verdict: Verdict, memory: MemoryFigures[]): void {
+  const { rows_per_s, sent, filled, gap } = figures;
   const lines = [
     verdictTable(verdict.streams),
     `seed ${plan.seed}: ${sent} rows sent (${rows_per_s} a second), ${filled} that nobody listened to fetched back, ${gap} declared missing`,

@@ -17,7 +17,7 @@ const QUOTE = 'USDC';
 
 /** How often the venue's chain closes a block, about. */
 export const BLOCK_MS = 100;
-/** Whole books and fast ones, at the usual rate of changes; with more of them books come more often in proportion. */
+/** Whole books and fast ones, at the usual rate of changes or below; with more of them books come more often in proportion. */
 const BOOK_EVERY_MS = 5000;
 const FAST_BOOK_EVERY_MS = 500;
 const USUAL_DIFFS_PER_SECOND = 10;
@@ -129,7 +129,7 @@ export class Coin implements MarketSink {
     this.best = wire.topic(`bbo:${coin}`, 'book_ticker', symbol, null);
     this.context = wire.topic(`activeAssetCtx:${coin}`, 'ticker', symbol, null, { counter: 'reading_frames' });
     this.topics = [this.trades, ...this.books, this.best, this.context];
-    const pace = USUAL_DIFFS_PER_SECOND / diffsPerSecond;
+    const pace = Math.min(USUAL_DIFFS_PER_SECOND / diffsPerSecond, 1);
     market.connect(
       this,
       [BOOK_EVERY_MS, FAST_BOOK_EVERY_MS].map((everyMs, index) => ({
