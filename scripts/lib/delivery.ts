@@ -12,6 +12,7 @@ import { readJson, writeJsonAtomic } from './files.ts';
 import { type OutgoingMessage, Publisher, type PublisherOptions } from './jetstream.ts';
 import type { Logger } from './log.ts';
 import { Outbox, type OutboxState } from './outbox.ts';
+import { steadyNow } from './steady.ts';
 import { StreamWatch } from './stream_watch.ts';
 import { type StreamName, streamDefinitions, streamNameOf } from './streams.ts';
 
@@ -25,6 +26,9 @@ const HIGH_WATERMARK_BYTES = 16 * 1024 * 1024;
 const EMERGENCY_BYTES = 32 * 1024 * 1024;
 /** Both outboxes together, where the disk has room for it. */
 const MOST_OUTBOX_BYTES = 20 * 2 ** 30;
+/** On a disk with less room than this the disk itself says when it is full. */
+const LEAST_OUTBOX_BYTES = 64 * 2 ** 20;
+const DISK_LOOK_MS = 1000;
 /** The broker syncs its disk every two minutes; so long, twice over, what it has acknowledged is kept. */
 export const KEEP_MS = 240_000;
 /** Changes with each boot of the machine. */
@@ -60,7 +64,8 @@ export interface OutboxHealth extends OutboxState {
 
 interface Lane {
   outbox: Outbox;
-  maxBytes: number;
+  /** How large its files may become, bytes. */
+  bound(): number;
   emergencyRows: number;
 }
 
@@ -93,23 +98,27 @@ export class Delivery {
     const directory = join(config.dataDir, 'outbox', config.collectorId);
     mkdirSync(directory, { recursive: true });
     const definitions = streamDefinitions(config.streamMaxBytes);
-    const total = config.outboxMaxBytes ?? outboxBudget(directory);
+    const budget = new Budget(directory, config.outboxMaxBytes, () =>
+      [...lanes.values()].reduce((sum, { outbox }) => sum + outbox.state.bytes, 0),
+    );
     const streamBytes = definitions.reduce((sum, { maxBytes }) => sum + maxBytes, 0);
     for (const { name, maxBytes: share } of isGuarded('outbox') ? definitions : []) {
-      const maxBytes = Math.floor((total * share) / streamBytes);
+      const bound = () => Math.floor((budget.bytes * share) / streamBytes);
       const { high, emergency } = config.watermarks[KINDS[name]];
       const outbox = await Outbox.open({
         dir: join(directory, name),
         highWatermarkBytes: HIGH_WATERMARK_BYTES,
         highWatermarkRows: high,
-        maxBytes,
+        get maxBytes() {
+          return bound();
+        },
         keepMs: KEEP_MS,
         publish: (message) => publisher.push(message),
         lastStored: () => publisher.lastStored.get(name) ?? null,
         now: Date.now,
         log,
       });
-      lanes.set(name, { outbox, maxBytes, emergencyRows: emergency });
+      lanes.set(name, { outbox, bound, emergencyRows: emergency });
     }
     const republish = (name: StreamName | null, suffix: string) => {
       for (const [stream, { outbox }] of lanes) if (name === null || name === stream) outbox.republish(0, suffix);
@@ -174,11 +183,11 @@ export class Delivery {
   }
 
   health(): OutboxHealth[] {
-    return [...this.lanes].map(([stream, { outbox, maxBytes }]) => {
+    return [...this.lanes].map(([stream, { outbox, bound }]) => {
       const { state } = outbox;
       const { unreadShare, isTooMuch } = this.watch.state(stream);
       const isWaiting = state.spilledBytes > 0 && state.writeBytesPerSecond > 0;
-      const seconds = (maxBytes - state.unacknowledgedBytes) / state.writeBytesPerSecond;
+      const seconds = (bound() - state.unacknowledgedBytes) / state.writeBytesPerSecond;
       return {
         stream,
         ...state,
@@ -210,10 +219,31 @@ export class Delivery {
   }
 }
 
-/** Half of what the disk has left, what waits there already included, and no more than what the design allows. */
-function outboxBudget(directory: string): number {
-  const disk = statfsSync(directory);
-  return Math.min(MOST_OUTBOX_BYTES, Math.floor((disk.bavail * disk.bsize) / 2));
+/**
+ * How large all outboxes together may become: what the operator says, else half of what the disk has left, what waits there included, and no
+ * more than what the design allows. Looked at again and again: a disk that was full at the start is not full for ever.
+ */
+class Budget {
+  private known = 0;
+  private lookedAt = Number.NEGATIVE_INFINITY;
+
+  constructor(
+    private readonly directory: string,
+    private readonly fixed: number | undefined,
+    private readonly used: () => number,
+  ) {}
+
+  get bytes(): number {
+    if (this.fixed !== undefined) return this.fixed;
+    const now = steadyNow();
+    if (now - this.lookedAt > DISK_LOOK_MS) {
+      this.lookedAt = now;
+      const disk = statfsSync(this.directory);
+      const half = Math.floor((disk.bavail * disk.bsize + this.used()) / 2);
+      this.known = Math.max(Math.min(MOST_OUTBOX_BYTES, half), LEAST_OUTBOX_BYTES);
+    }
+    return this.known;
+  }
 }
 
 /** Whether the machine was started since the last run here; remembers this boot. */
