@@ -26,7 +26,7 @@ import { Gauge } from 'prom-client';
 import { flags, runAsScript, UsageError } from './lib/cli.ts';
 import { createClickHouse, fence } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
-import { connectNats } from './lib/jetstream.ts';
+import { ackFloor, connectNats } from './lib/jetstream.ts';
 import { takeLock } from './lib/lock.ts';
 import { createLogger, type Logger } from './lib/log.ts';
 import { pause } from './lib/pause.ts';
@@ -191,7 +191,7 @@ class Replicator {
     try {
       return await settledPlaces(this.options.hot, table.type, async (type) => {
         const info = await this.manager.consumers.info(streamOf(type).name, durableName(type));
-        return info.ack_floor.stream_seq;
+        return ackFloor(info);
       });
     } catch (error) {
       table.failed(error as Error);

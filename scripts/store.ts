@@ -34,6 +34,7 @@ import { currentEpoch } from './lib/epochs.ts';
 import { readingSequence, type Sequence, TRADES, WHOLE_BOOKS } from './lib/gap_finder.ts';
 import { GapKeeper } from './lib/gap_keeper.ts';
 import {
+  ackFloor,
   type Checkpoint,
   ConnectionWatch,
   connectNats,
@@ -359,7 +360,7 @@ function keepGaps(store: Store): { keeper: GapKeeper; publisher: Publisher } {
     settled: async (type) => {
       const { epoch } = tableOf(type);
       const info = await manager.consumers.info(streamOf(type).name, durableName(type));
-      return { epoch, seq: info.ack_floor.stream_seq };
+      return { epoch, seq: ackFloor(info) };
     },
     log,
   });

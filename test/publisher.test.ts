@@ -3,6 +3,8 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { headers, type NatsConnection } from 'nats';
 import {
+  ackFloor,
+  type Checkpoint,
   connectNats,
   ensureStreams,
   type OutgoingMessage,
@@ -299,6 +301,34 @@ describe('publishing and pulling over a wire that fails', () => {
     look();
     const again = (await take(consumer, 8)).sort();
     assert.deepEqual(again, numbers(0, 8), 'each once, also what had been taken and not acknowledged');
+  });
+
+  test('a durable that is placed anew goes on behind its checkpoint, and says at once that all before is acknowledged', async () => {
+    const { nats } = await wired();
+    await durable('volatility_index', 60);
+    await put('volatility_index', 0, 8);
+    const consumer = consumerOn(nats, 'volatility_index', 2 ** 20);
+    let checkpoint: Checkpoint | null = null;
+    await waitFor('messages', READY_MS, async () => consumer.waiting.length === 8);
+    for (let n = 0; n < 5; n += 1) {
+      const { seq, storedAt, ack } = (await consumer.next(0))!;
+      checkpoint = { seq, storedAt };
+      ack();
+    }
+    await nats.flush();
+    consumer.close();
+    const manager = await direct.jetstreamManager();
+    const place = (known: Checkpoint | null) =>
+      placeDurable(manager, streamOf('volatility_index'), 'volatility_index', 60, known);
+    const floor = async () => ackFloor(await manager.consumers.info('MARKET_DATA', 'store_volatility_index'));
+    assert.equal(await place(checkpoint), true);
+    assert.equal(await floor(), checkpoint!.seq);
+    assert.equal(await place(checkpoint), true, 'and again, with nothing acknowledged meanwhile');
+    assert.equal(await floor(), checkpoint!.seq);
+    assert.deepEqual(await take(consumerOn(nats, 'volatility_index', 2 ** 20), 3), [5, 6, 7]);
+    assert.equal(await place({ ...checkpoint!, storedAt: '1' }), false, 'another message has its number');
+    assert.equal(await floor(), 0);
+    assert.deepEqual(await take(consumerOn(nats, 'volatility_index', 2 ** 20), 8), numbers(0, 8), 'all is read again');
   });
 
   test('a pull request that got lost is made again when its time is over', async () => {

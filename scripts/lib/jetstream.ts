@@ -212,8 +212,7 @@ export async function placeDurable(
   const info = await consumerInfo(manager, definition.name, durable_name);
   if (info !== null && !isGuarded('checkpoint')) return true;
   const isIntact = checkpoint === null || (await holdsCheckpoint(manager, definition.name, checkpoint));
-  const start =
-    info === null || checkpoint === null || !isIntact ? 1 : Math.min(info.ack_floor.stream_seq, checkpoint.seq) + 1;
+  const start = info === null || checkpoint === null || !isIntact ? 1 : Math.min(ackFloor(info), checkpoint.seq) + 1;
   if (info !== null) await manager.consumers.delete(definition.name, durable_name);
   // Dying here, the next start finds none, and reads everything.
   await manager.consumers.add(definition.name, {
@@ -227,6 +226,11 @@ export async function placeDurable(
     max_deliver: -1,
   });
   return isIntact;
+}
+
+/** Up to here a durable of the store has acknowledged everything. Before its first acknowledgement nats-server tells 0 of one that began further on. */
+export function ackFloor({ ack_floor, config }: ConsumerInfo): number {
+  return Math.max(ack_floor.stream_seq, (config.opt_start_seq ?? 1) - 1);
 }
 
 async function consumerInfo(manager: JetStreamManager, stream: string, durable: string): Promise<ConsumerInfo | null> {

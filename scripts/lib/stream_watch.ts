@@ -3,7 +3,7 @@
  * whether a broker that came back still has what it had acknowledged.
  */
 import { type ConsumerInfo, Events, type JetStreamManager, type NatsConnection, nanos, type StreamInfo } from 'nats';
-import { messageId } from './jetstream.ts';
+import { ackFloor, messageId } from './jetstream.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
 import { durableName, type StreamDefinition, type StreamName } from './streams.ts';
@@ -174,7 +174,7 @@ export function unreadFloor({ state }: StreamInfo, durables: ConsumerInfo[], { t
     // A store that was never there has read nothing.
     if (durable === undefined) return 0;
     // A type of which nothing waits holds nothing back, however long ago its last message was.
-    return durable.num_pending + durable.num_ack_pending === 0 ? state.last_seq : durable.ack_floor.stream_seq;
+    return durable.num_pending + durable.num_ack_pending === 0 ? state.last_seq : ackFloor(durable);
   });
   return Math.min(...floors);
 }
