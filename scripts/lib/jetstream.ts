@@ -263,15 +263,16 @@ function nanosOf(time: string): string {
   return String(BigInt(seconds) * 1_000_000_000n + BigInt((found[2] ?? '').padEnd(9, '0')));
 }
 
-/** Messages that the store's durables have not acknowledged yet, delivered or not. */
+/** Messages that the store's durables have not acknowledged yet, delivered or not. One that is just being placed anew counts as one. */
 export async function unacknowledged(manager: JetStreamManager): Promise<number> {
   let open = 0;
   for (const { name, types } of streamDefinitions()) {
-    const durables = new Set(types.map(durableName));
+    const awaited = new Set(types.map(durableName));
     // Others follow the streams, too, and may have gone away with messages left.
     for await (const info of manager.consumers.list(name)) {
-      if (durables.has(info.name)) open += info.num_pending + info.num_ack_pending;
+      if (awaited.delete(info.name)) open += info.num_pending + info.num_ack_pending;
     }
+    open += awaited.size;
   }
   return open;
 }
