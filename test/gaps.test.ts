@@ -207,7 +207,7 @@ describe(`losses at every venue, seed ${SEED}`, () => {
     context.diagnostic(told.map(([name, count]) => `${name} ${count}`).join(', '));
   });
 
-  /** Between two whole books lie five seconds; in twice that, at least one is missing. */
+  /** Between two whole books lie five seconds; in half as much again one may be missing, or a slow machine simulated none. */
   async function checkWholeBooks(symbol: string): Promise<void> {
     const book = `exchange = 'hyperliquid' AND symbol = '${symbol}'`;
     const times = (

@@ -69,6 +69,9 @@ export const TRADES: Sequence = {
 /** Hyperliquid tells each book whole, one every five seconds, under its time. */
 const WHOLE_BOOK_MS = 5000;
 
+const UNCOUNTED =
+  'more time than lies between two: how many are missing, if any, cannot be known, and the venue serves no past ones';
+
 /** Whole books: how many are missing in a time that is too long for none, nobody can tell. */
 export const WHOLE_BOOKS: Sequence = {
   name: 'whole books',
@@ -191,7 +194,7 @@ async function declare(
       data_type: type,
       status: isServed ? 'open' : 'unfillable',
       rows: counts ? Number(to - from + 1n) : null,
-      reason: isServed ? null : 'the venue does not serve the past of these',
+      reason: isServed ? null : counts ? 'the venue does not serve the past of these' : UNCOUNTED,
     }),
     ...tellsOf.map((other) =>
       gapRow(options, now, {
