@@ -347,8 +347,7 @@ describe('npm start, live', () => {
     await others.startBroker();
     await others.startDatabase();
     const { MARKETPRISM_NATS_URL, CLICKHOUSE_URL } = others.env;
-    // With the outbox of the runs before, that broker would be given again what theirs had, and it has not.
-    await balanced({ MARKETPRISM_NATS_URL, CLICKHOUSE_URL, MARKETPRISM_DATA_DIR: join(up.dir, 'other') });
+    await balanced({ MARKETPRISM_NATS_URL, CLICKHOUSE_URL });
     assert.notEqual((await others.query('SELECT count() FROM marketprism_hot.trades'))[0]![0], '0');
   });
 

@@ -6,7 +6,7 @@ import { mkdirSync, readFileSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { NatsConnection } from 'nats';
 import { z } from 'zod';
-import type { Config, WatermarkKind } from './config.ts';
+import { type Config, shownUrl, type WatermarkKind } from './config.ts';
 import { isGuarded, tellLeftOut } from './crash_points.ts';
 import { readJson, writeJsonAtomic } from './files.ts';
 import { type OutgoingMessage, Publisher, type PublisherOptions } from './jetstream.ts';
@@ -95,6 +95,7 @@ export class Delivery {
       ...(onRefused ? { onRefused } : {}),
       log,
     });
+    const broker = shownUrl(config.natsUrl);
     const directory = join(config.dataDir, 'outbox', config.collectorId);
     mkdirSync(directory, { recursive: true });
     const definitions = streamDefinitions(config.streamMaxBytes);
@@ -114,7 +115,10 @@ export class Delivery {
         },
         keepMs: KEEP_MS,
         publish: (message) => publisher.push(message),
-        lastStored: () => publisher.lastStored.get(name) ?? null,
+        lastStored: () => {
+          const mark = publisher.lastStored.get(name);
+          return mark === undefined ? null : { ...mark, broker };
+        },
         now: Date.now,
         log,
       });
@@ -128,7 +132,10 @@ export class Delivery {
     if (isNewBoot(directory, bootId, log)) republish(null, bootId.slice(0, 8));
     const watch = new StreamWatch({
       definitions,
-      earlierStored: (name) => lanes.get(name)?.outbox.earlierStored ?? null,
+      earlierStored: (name) => {
+        const earlier = lanes.get(name)?.outbox.earlierStored;
+        return earlier?.broker === broker ? earlier : null;
+      },
       lastStored: (name) => publisher.lastStored.get(name) ?? null,
       onUnread: (name, isTooMuch) => lanes.get(name)?.outbox.divert(isTooMuch),
       onTailLost: (name) => republish(name, boot),

@@ -9,6 +9,7 @@ import type { Logger } from './log.ts';
 import {
   type Chunk,
   type Damage,
+  type EarlierMark,
   endOf,
   type Found,
   headerOf,
@@ -22,7 +23,6 @@ import {
 } from './outbox_file.ts';
 import { Flights } from './outbox_flights.ts';
 import { OutboxWriter, Troubles } from './outbox_writer.ts';
-import type { StoredMark } from './stream_watch.ts';
 
 /** In so many of an earlier run's newest files its last message of a subject is looked for: a minute each at most. */
 const FILES_LOOKED_THROUGH = 4;
@@ -59,7 +59,7 @@ export interface OutboxOptions {
   /** Takes a message over; `acknowledged` answers it with the same object, at any time and in any order. */
   publish(message: OutgoingMessage): void;
   /** The newest message of this outbox's stream that the broker has acknowledged; absent: nobody asks for it. */
-  lastStored?(): StoredMark | null;
+  lastStored?(): EarlierMark | null;
   /** ms since the epoch */
   now(): number;
   log: Logger;
@@ -100,7 +100,7 @@ export class Outbox {
   /** False when the run before ended by a crash. */
   readonly wasClean: boolean;
   /** What the broker had acknowledged to the run before. */
-  readonly earlierStored: StoredMark | null;
+  readonly earlierStored: EarlierMark | null;
   private readonly limits: typeof LIMITS;
   private readonly segments: Segment[];
   /** Where messages are appended; null until there is one. */

@@ -30,13 +30,18 @@ const FLOOR = z.object({
   segment: z.number().int().nonnegative(),
   offset: z.number().int().nonnegative(),
   clean: z.boolean(),
-  stored: z.object({ seq: z.number().int().positive(), id: z.string() }).optional(),
+  stored: z.object({ seq: z.number().int().positive(), id: z.string(), broker: z.string() }).optional(),
 });
 /**
  * Where everything before is acknowledged; `clean`: the process ended by its own will; `stored`: the newest message that the broker had
  * acknowledged, no older than that place.
  */
 export type Floor = z.infer<typeof FLOOR>;
+
+/** What a broker had acknowledged, and which one it was: another one never had it. */
+export interface EarlierMark extends StoredMark {
+  broker: string;
+}
 
 /** A file. Positions within the whole outbox are bytes from the start of the first segment that this run found. */
 export interface Segment {
@@ -213,7 +218,7 @@ export interface Found {
   /** Position of the floor. */
   floor: number;
   wasClean: boolean;
-  stored: StoredMark | null;
+  stored: EarlierMark | null;
   /** Numbers of the next segment and of the next file of damaged bytes. */
   nextNumber: number;
   nextDamaged: number;
