@@ -166,7 +166,7 @@ class Collector {
   /** Every stream that was asked for: type → exchange → market type → symbol. */
   private coverage() {
     const out: Record<string, Record<string, Record<string, Record<string, object>>>> = {};
-    for (const { type, instrument, ...state } of this.runners.flatMap((runner) => runner.coverage(Date.now()))) {
+    for (const { type, instrument, ...state } of this.runners.flatMap((runner) => runner.coverage())) {
       const ofExchange = ((out[type] ??= {})[instrument.exchange] ??= {});
       (ofExchange[instrument.market_type] ??= {})[instrument.symbol] = state;
     }
@@ -176,7 +176,7 @@ class Collector {
   /** How far each book can be trusted: exchange → market type → symbol. */
   private books() {
     const out: Record<string, Record<string, Record<string, object>>> = {};
-    for (const { instrument, ...quality } of this.runners.flatMap((runner) => runner.bookQuality(Date.now()))) {
+    for (const { instrument, ...quality } of this.runners.flatMap((runner) => runner.bookQuality())) {
       const ofExchange = (out[instrument.exchange] ??= {});
       (ofExchange[instrument.market_type] ??= {})[instrument.symbol] = quality;
     }
@@ -197,8 +197,8 @@ class Collector {
     };
     const outbox = outboxCheck(outboxes, this.paused);
     const checks: Record<string, Check> = { broker, outbox };
-    for (const runner of this.runners) checks[runner.module.exchange] = runner.check(Date.now());
-    return healthDocument('collector', this.startedAt, this.config.healthGraceSeconds, checks, {
+    for (const runner of this.runners) checks[runner.module.exchange] = runner.check();
+    return healthDocument('collector', this.config.healthGraceSeconds, checks, {
       boot: this.boot,
       received: this.runners.flatMap((runner) => runner.received()),
       metrics: {

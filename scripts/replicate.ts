@@ -64,7 +64,6 @@ const REQUEST_TIMEOUT_MS = 120_000;
 const HOUR_MS = 3_600_000;
 
 class Replicator {
-  readonly startedAt = Date.now();
   readonly tables: TableReplication[];
   private readonly options: ReplicationOptions;
   private clients: ClickHouseClient[] = [];
@@ -276,7 +275,7 @@ class Replicator {
     }
     const sum = (field: 'success_windows' | 'failed_windows') =>
       this.tables.reduce((total, { stats }) => total + stats[field], 0);
-    return healthDocument('replicate', this.startedAt, this.config.healthGraceSeconds, checks, {
+    return healthDocument('replicate', this.config.healthGraceSeconds, checks, {
       success_windows: sum('success_windows'),
       failed_windows: sum('failed_windows'),
       lag_minutes: Object.fromEntries(this.tables.map(({ name, stats }) => [name, stats.lag_minutes])),

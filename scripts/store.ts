@@ -114,7 +114,7 @@ function health(store: Store) {
       details: { ...stats, counts: store.gaps.counts },
     };
   }
-  return healthDocument('store', store.startedAt, store.config.healthGraceSeconds, checks, {
+  return healthDocument('store', store.config.healthGraceSeconds, checks, {
     nats_connected: store.watch.connected,
     is_running: true,
     subscriptions: store.tables.length,

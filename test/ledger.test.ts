@@ -7,6 +7,7 @@ import { BOOT_HEADER, ensureStreams, ROWS_HEADER } from '../scripts/lib/jetstrea
 import {
   balance,
   countGaps,
+  countInGaps,
   countPublished,
   countStored,
   type Figures,
@@ -128,9 +129,10 @@ const trade = (id: number, change: Partial<TradeRow> = {}) =>
     is_maker: false,
     ...change,
   });
-const diff = (id: number, is_snapshot: boolean) =>
+const diff = (id: number, is_snapshot: boolean, change: Partial<RowSource> = {}) =>
   encodeRow('orderbook_update', {
     ...SOURCE,
+    ...change,
     first_update_id: null,
     last_update_id: id,
     prev_update_id: null,
@@ -213,6 +215,20 @@ describe('the counts behind the ledger', () => {
       [gap('half', 'unfillable', 10, 4), 25],
     ]);
     assert.deepEqual([...(await countGaps(client, 'ledger', 20))], [['binance_spot trade', 13]]);
+  });
+
+  test('of rows that were sent, those that hot lacks within a gap of unknown size; whole books count as any update does', async () => {
+    for (const exchange of ['binance_spot', 'hyperliquid'] as const) {
+      const isSnapshot = exchange === 'hyperliquid';
+      const symbol = `GAP-${isSnapshot ? 'USDC' : 'USDT'}`;
+      await insert(
+        'orderbook_updates',
+        [1000, 3000, 5000].map((id): [string, number] => [diff(id, isSnapshot, { exchange, symbol }), id]),
+      );
+      const stream = { exchange, symbol, data_type: 'orderbook_update' as const, ranges: [{ from: 1001n, to: 4999n }] };
+      const sent = ['1000', '2000', '3000', '4000', '5000', '6000'];
+      assert.equal(await countInGaps(client, 'ledger', stream, sent), 2, exchange);
+    }
   });
 
   test('of JetStream: rows by exchange, type and run of the collector, after the base', async () => {

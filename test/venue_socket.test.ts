@@ -13,6 +13,7 @@ import type { ExchangeModule } from '../scripts/lib/exchange.ts';
 import { ExchangeRunner } from '../scripts/lib/exchange_runner.ts';
 import { createLogger } from '../scripts/lib/log.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
+import { steadyNow } from '../scripts/lib/steady.ts';
 import { VenueSocket } from '../scripts/lib/venue_socket.ts';
 
 const log = createLogger('test', 'fatal');
@@ -243,7 +244,7 @@ describe('one exchange of the collector', { concurrency: true }, () => {
       const { runner } = await start();
       await waitFor('the list', LIMIT_MS, async () => runner.sockets[0]!.state.missing.length > 0);
       assert.deepEqual(runner.sockets[0]!.state.missing, [CHANNELS[1]]);
-      assert.equal(runner.check(Date.now()).error_message, `not granted: ${CHANNELS[1]}`);
+      assert.equal(runner.check().error_message, `not granted: ${CHANNELS[1]}`);
     }));
 
   test('gives up a socket on which a control message stays without an answer', () =>
@@ -283,14 +284,14 @@ describe('one exchange of the collector', { concurrency: true }, () => {
       await subscribed(0);
       venue.trade(1);
       await waitFor('the row', LIMIT_MS, async () => rows.length === 1);
-      const check = runner.check(Date.now());
+      const check = runner.check();
       assert.equal(check.status, 'unhealthy');
       assert.match(
         check.error_message!,
         /^2 of 3 streams have no fresh row: orderbook BTC-USDT, orderbook_update BTC-USDT$/,
       );
       assert.match(
-        runner.check(Date.now() + 61_000).error_message!,
+        runner.check(steadyNow() + 61_000).error_message!,
         /^3 of 3 streams have no fresh row: trade BTC-USDT, /,
       );
     }));
@@ -303,7 +304,7 @@ describe('one exchange of the collector', { concurrency: true }, () => {
       await waitFor('the row', LIMIT_MS, async () => rows.length === 1);
       for (const now of [Date.now() + 150_000, Date.now() - 150_000]) {
         context.mock.timers.enable({ apis: ['Date'], now });
-        const { status, age_seconds, last_success_ts } = runner.coverage(now).find(({ type }) => type === 'trade')!;
+        const { status, age_seconds, last_success_ts } = runner.coverage().find(({ type }) => type === 'trade')!;
         assert.equal(status, 'healthy');
         assert.ok(age_seconds! >= 0, `${age_seconds} s`);
         assert.ok(Math.abs(now - age_seconds! * 1000 - last_success_ts!) < 1000);
@@ -432,10 +433,10 @@ describe('one exchange of the collector', { concurrency: true }, () => {
       const { runner } = await start({}, { MARKETPRISM_BLOCKED_RETRY: '3s' });
       await waitFor('the block', LIMIT_MS, async () => runner.sockets[0]?.state.blocked === true);
       assert.deepEqual(
-        runner.coverage(Date.now()).map(({ type, status }) => `${type} ${status}`),
+        runner.coverage().map(({ type, status }) => `${type} ${status}`),
         ['trade blocked', 'orderbook blocked', 'orderbook_update blocked'],
       );
-      assert.equal(runner.check(Date.now()).status, 'unhealthy');
+      assert.equal(runner.check().status, 'unhealthy');
       await waitFor('the second attempt', LIMIT_MS, async () => venue.refusedAt.length === 2);
       const [first, second] = venue.refusedAt;
       assert.ok(second! - first! >= 2990, `${second! - first!} ms`);

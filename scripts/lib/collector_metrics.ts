@@ -197,7 +197,7 @@ function bookGauges(gauge: MakeGauge, { runners }: MeteredCollector): void {
     value: (book: ReturnType<ExchangeRunner['bookQuality']>[number]) => number | null,
   ) =>
     gauge(name, help, ['exchange', 'symbol'], (each) => {
-      for (const book of runners.flatMap((runner) => runner.bookQuality(Date.now()))) {
+      for (const book of runners.flatMap((runner) => runner.bookQuality())) {
         const sample = value(book);
         const { exchange, symbol } = book.instrument;
         if (sample !== null) each.set({ exchange, symbol }, sample);
@@ -221,7 +221,7 @@ function bookGauges(gauge: MakeGauge, { runners }: MeteredCollector): void {
   );
   gauge('orderbook_resync_count', 'books that were built anew', ['exchange'], (each) => {
     for (const runner of runners) {
-      const resyncs = runner.bookQuality(Date.now()).reduce((total, book) => total + book.resyncs, 0);
+      const resyncs = runner.bookQuality().reduce((total, book) => total + book.resyncs, 0);
       each.set({ exchange: runner.module.exchange }, resyncs);
     }
   });
@@ -235,7 +235,7 @@ function bookGauges(gauge: MakeGauge, { runners }: MeteredCollector): void {
 
 function streamGauges(gauge: MakeGauge, { runners }: MeteredCollector): void {
   gauge('active_symbols_count', 'symbols with a fresh row', [], (each) => {
-    const fresh = runners.flatMap((runner) => runner.coverage(Date.now())).filter(({ status }) => status === 'healthy');
+    const fresh = runners.flatMap((runner) => runner.coverage()).filter(({ status }) => status === 'healthy');
     each.set(new Set(fresh.map(({ instrument }) => `${instrument.exchange} ${instrument.instrument}`)).size);
   });
   gauge('rows_received_total', 'distinct rows accepted', ['exchange', 'data_type'], (each) => {
@@ -246,7 +246,7 @@ function streamGauges(gauge: MakeGauge, { runners }: MeteredCollector): void {
   const success = 'collector_last_success_timestamp_seconds';
   gauge(success, 'when the last row came', ['exchange', 'data_type'], (each) => {
     const newest = new Map<string, { exchange: string; data_type: string; at: number }>();
-    for (const { type, instrument, last_success_ts: at } of runners.flatMap((runner) => runner.coverage(Date.now()))) {
+    for (const { type, instrument, last_success_ts: at } of runners.flatMap((runner) => runner.coverage())) {
       const key = `${instrument.exchange} ${type}`;
       if (at !== null && at > (newest.get(key)?.at ?? 0)) {
         newest.set(key, { exchange: instrument.exchange, data_type: type, at });

@@ -25,7 +25,7 @@ import { pause } from './pause.ts';
 import { DATA_TYPES, type DataType, type RowSource, type Rows, TABLES } from './rows.ts';
 import type { Check } from './service.ts';
 import { SilenceWatch } from './silence.ts';
-import { steadyNow, steadyTime, wallTime } from './steady.ts';
+import { steadyNow, wallTime } from './steady.ts';
 import { UnknownSample } from './unknown.ts';
 import { nowMicros } from './venue_connection.ts';
 import { VenueRest } from './venue_rest.ts';
@@ -376,10 +376,10 @@ export class ExchangeRunner implements FeedOutput {
     return this.coverageBoard.silent;
   }
 
-  /** How long each book could be trusted. @param now wall clock, as the times told are, ms */
-  bookQuality(now: number): BookQuality[] {
+  /** How long each book could be trusted. @param now steady clock, ms; the times that are told are the wall clock's */
+  bookQuality(now = steadyNow()): BookQuality[] {
     return this.coverageBoard
-      .quality(steadyTime(now))
+      .quality(now)
       .map(({ last_update_ts: at, ...quality }) => ({ ...quality, last_update_ts: at === null ? null : wallTime(at) }));
   }
 
@@ -388,9 +388,8 @@ export class ExchangeRunner implements FeedOutput {
     return source === 'poll' ? this.rest.blocked(now) : this.sockets.some((socket) => socket.state.blocked);
   }
 
-  /** @param wall the time to judge at, wall clock, ms */
-  check(wall: number): Check {
-    const now = steadyTime(wall);
+  /** @param now the time to judge at, steady clock, ms */
+  check(now = steadyNow()): Check {
     const down = this.sockets.filter((socket) => !socket.state.connected);
     const missing = this.sockets.flatMap((socket) => socket.state.missing);
     // Hours without a liquidation are normal, so its age is only a hint.
@@ -421,9 +420,8 @@ export class ExchangeRunner implements FeedOutput {
     };
   }
 
-  /** Every stream that was asked for, with the age of its last row. @param wall wall clock, as the times told are, ms */
-  coverage(wall: number) {
-    const now = steadyTime(wall);
+  /** Every stream that was asked for, with the age of its last row. @param now steady clock, ms; the times that are told are the wall clock's */
+  coverage(now = steadyNow()) {
     return this.coverageBoard.all.map((stream) => ({
       type: stream.type,
       instrument: stream.instrument,

@@ -159,7 +159,7 @@ function add(counts: Map<string, number>, key: string, value: number): void {
 }
 
 /** Hyperliquid's book has no changes: each of its messages is a whole book. */
-const STREAMED_UPDATE = "(NOT is_snapshot OR exchange = 'hyperliquid')";
+export const STREAMED_UPDATE = "(NOT is_snapshot OR exchange = 'hyperliquid')";
 
 export interface Stored {
   count: number;
@@ -242,7 +242,7 @@ export async function countInGaps(
 ): Promise<number> {
   const text = (value: string) => `'${value.replace(/['\\]/g, (each) => `\\${each}`)}'`;
   const isBook = data_type === 'orderbook_update';
-  const [id, only] = isBook ? ['toString(last_update_id)', 'NOT is_snapshot'] : ['trade_id', '1'];
+  const [id, only] = isBook ? ['toString(last_update_id)', STREAMED_UPDATE] : ['trade_id', '1'];
   const query = `SELECT DISTINCT ${id} FROM ${database}.${TABLES[data_type].name} WHERE exchange = ${text(exchange)} AND symbol = ${text(symbol)} AND ${only}`;
   const stored = new Set((await selectText(client, query)).map(([each]) => each!));
   return sentIds.filter((each) => !stored.has(each)).filter((each) => !isBook || isWithin(each, ranges)).length;

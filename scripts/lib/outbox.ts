@@ -102,6 +102,8 @@ export class Outbox {
   /** What the broker had acknowledged to the run before. */
   readonly earlierStored: EarlierMark | null;
   private readonly limits: typeof LIMITS;
+  /** Files of an earlier run, as they were found. */
+  private readonly earlier: readonly Segment[];
   private readonly segments: Segment[];
   /** Where messages are appended; null until there is one. */
   private current: Segment | null = null;
@@ -152,9 +154,6 @@ export class Outbox {
     outbox.start();
     return outbox;
   }
-
-  /** Files of an earlier run, as they were found. */
-  private readonly earlier: readonly Segment[];
 
   private constructor(
     private readonly options: OutboxOptions,

@@ -62,6 +62,11 @@ export class Child {
     return this.process !== null;
   }
 
+  /** Sends a signal. @returns false when it does not run */
+  signal(name: NodeJS.Signals): boolean {
+    return this.process?.kill(name) ?? false;
+  }
+
   start(): void {
     this.wanted = true;
     this.spawn();

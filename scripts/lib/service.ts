@@ -29,13 +29,7 @@ export interface Check {
 }
 
 /** The /health document: the worst check decides, except that nothing is unhealthy in the first `graceSeconds`. */
-export function healthDocument(
-  service: string,
-  _startedAt: number,
-  graceSeconds: number,
-  checks: Record<string, Check>,
-  more: object,
-) {
+export function healthDocument(service: string, graceSeconds: number, checks: Record<string, Check>, more: object) {
   const now = Date.now();
   // Not from the wall clock, which may have been set since the start.
   const uptime = process.uptime();

@@ -162,8 +162,7 @@ export class System {
       if (silent < BROKER_SILENT_TIMES || this.stopping) continue;
       silent = 0;
       this.plan.say('nats-server takes connections and its streams do not answer (a full disk?): ending it');
-      const pid = this.children.get('nats-server')?.pid;
-      if (pid !== undefined) process.kill(pid, 'SIGKILL');
+      this.children.get('nats-server')?.signal('SIGKILL');
     }
   }
 

@@ -178,10 +178,7 @@ export class Stage {
   }
 
   private kill(target: Target): string | null {
-    const pid = this.system.children.get(target)?.pid;
-    if (pid === undefined) return 'it does not run';
-    process.kill(pid, 'SIGKILL');
-    return null;
+    return this.system.children.get(target)?.signal('SIGKILL') ? null : 'it does not run';
   }
 
   private stop(target: Target, forMs: number): string | null {

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { request } from 'undici';
 import { selectText } from '../clickhouse.ts';
+import { STREAMED_UPDATE } from '../ledger.ts';
 import { holesOf, seriesOf } from '../reading_holes.ts';
 import { DATA_TYPES, type DataType, STREAM_COLUMNS, TABLES } from '../rows.ts';
 
@@ -63,8 +64,7 @@ const KEYED: { type: DataType; key: string; isStreamed: string }[] = [
   {
     type: 'orderbook_update',
     key: 'toString(last_update_id)',
-    // Of Hyperliquid each is a whole book; elsewhere a snapshot is what the changes build on.
-    isStreamed: "(NOT is_snapshot OR exchange = 'hyperliquid')",
+    isStreamed: STREAMED_UPDATE,
   },
   {
     type: 'liquidation',
