@@ -26,10 +26,11 @@ import type { Instrument, TradeMark } from './lib/exchange.ts';
 import { ExchangeRunner } from './lib/exchange_runner.ts';
 import { writeJsonAtomic } from './lib/files.ts';
 import { GapFiller } from './lib/gap_filler.ts';
-import { connectWithStreams, type Publisher, publishedByOthers, storedMessage } from './lib/jetstream.ts';
+import { connectWithStreams, publishedByOthers, storedMessage } from './lib/jetstream.ts';
 import { takeLock } from './lib/lock.ts';
 import { createLogger, type Logger } from './lib/log.ts';
 import { pause } from './lib/pause.ts';
+import type { Publisher } from './lib/publisher.ts';
 import { type Check, createRegistry, healthDocument, serveStatus, untilStopped } from './lib/service.ts';
 import { streamDefinitions, streamOf, subjectOf } from './lib/streams.ts';
 

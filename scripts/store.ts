@@ -30,23 +30,16 @@ import { createClickHouse, fence, selectText } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { isGuarded, tellLeftOut } from './lib/crash_points.ts';
 import { replayHealing } from './lib/deadletter.ts';
+import { ackFloor, type Checkpoint, placeDurable } from './lib/durables.ts';
 import { currentEpoch } from './lib/epochs.ts';
 import { readingSequence, type Sequence, TRADES, WHOLE_BOOKS } from './lib/gap_finder.ts';
 import { GapKeeper } from './lib/gap_keeper.ts';
-import {
-  ackFloor,
-  type Checkpoint,
-  ConnectionWatch,
-  connectNats,
-  ensureStreams,
-  Publisher,
-  PullConsumer,
-  placeDurable,
-  storedMessage,
-} from './lib/jetstream.ts';
+import { ConnectionWatch, connectNats, ensureStreams, storedMessage } from './lib/jetstream.ts';
 import { takeLock } from './lib/lock.ts';
 import { createLogger, type Logger } from './lib/log.ts';
 import { pause } from './lib/pause.ts';
+import { Publisher } from './lib/publisher.ts';
+import { PullConsumer } from './lib/pull_consumer.ts';
 import { DATA_TYPES, type DataType } from './lib/rows.ts';
 import { ensureTier } from './lib/schema.ts';
 import { type Check, createRegistry, healthDocument, serveStatus, untilStopped } from './lib/service.ts';

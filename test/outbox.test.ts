@@ -18,8 +18,8 @@ import { fileURLToPath } from 'node:url';
 import { crc32 } from 'node:zlib';
 import { pino } from 'pino';
 import type { CrashPoint } from '../scripts/lib/crash_points.ts';
-import type { OutgoingMessage } from '../scripts/lib/jetstream.ts';
 import { Outbox, type OutboxOptions } from '../scripts/lib/outbox.ts';
+import type { OutgoingMessage } from '../scripts/lib/publisher.ts';
 import { MEMORY_MEGABYTES, messageOf, readIds, type SCENARIOS } from './outbox_child.ts';
 
 const CHILD = fileURLToPath(new URL('outbox_child.ts', import.meta.url));

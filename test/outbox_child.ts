@@ -6,9 +6,9 @@ import { appendFileSync, existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import type { OutgoingMessage } from '../scripts/lib/jetstream.ts';
 import { createLogger } from '../scripts/lib/log.ts';
 import { Outbox } from '../scripts/lib/outbox.ts';
+import type { OutgoingMessage } from '../scripts/lib/publisher.ts';
 
 /** Messages that one process adds. */
 const CHILD_MESSAGES = 60;

@@ -2,20 +2,12 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { headers, type NatsConnection } from 'nats';
-import {
-  ackFloor,
-  type Checkpoint,
-  connectNats,
-  ensureStreams,
-  type OutgoingMessage,
-  Publisher,
-  type PublisherOptions,
-  PullConsumer,
-  placeDurable,
-  publishedByOthers,
-} from '../scripts/lib/jetstream.ts';
+import { ackFloor, type Checkpoint, placeDurable } from '../scripts/lib/durables.ts';
+import { connectNats, ensureStreams, publishedByOthers } from '../scripts/lib/jetstream.ts';
 import { createLogger } from '../scripts/lib/log.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
+import { type OutgoingMessage, Publisher, type PublisherOptions } from '../scripts/lib/publisher.ts';
+import { PullConsumer } from '../scripts/lib/pull_consumer.ts';
 import type { DataType } from '../scripts/lib/rows.ts';
 import { streamDefinitions, streamOf } from '../scripts/lib/streams.ts';
 import { Pipeline, READY_MS } from './pipeline.ts';

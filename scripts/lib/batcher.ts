@@ -1,6 +1,6 @@
 /** Gathers rows of one subject into one JetStream message. */
 import { createHash } from 'node:crypto';
-import type { OutgoingMessage } from './jetstream.ts';
+import type { OutgoingMessage } from './publisher.ts';
 import { type DataType, encodeRow, type Rows, TABLES } from './rows.ts';
 import { subjectOf } from './streams.ts';
 

@@ -1,8 +1,8 @@
 /** What the store has acknowledged of each type, on disk: with it a start knows a broker that lost what it had. */
 import { join } from 'node:path';
 import { z } from 'zod';
+import type { Checkpoint } from './durables.ts';
 import { readJson, writeJsonAtomic } from './files.ts';
-import type { Checkpoint } from './jetstream.ts';
 import type { Logger } from './log.ts';
 import { DATA_TYPES, type DataType } from './rows.ts';
 

@@ -7,7 +7,7 @@ import { totalmem } from 'node:os';
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { Delivery, OutboxHealth } from './delivery.ts';
 import type { ExchangeRunner, RunnerHooks } from './exchange_runner.ts';
-import type { Publisher } from './jetstream.ts';
+import type { Publisher } from './publisher.ts';
 import { parseSubject } from './streams.ts';
 
 const PREFIX = 'marketprism_';

@@ -17,9 +17,9 @@ import {
   type Settled,
   storedStreams,
 } from './gap_rows.ts';
-import type { Publisher } from './jetstream.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
+import type { Publisher } from './publisher.ts';
 import { type DataType, type GapRow, TABLES } from './rows.ts';
 import { steadyNow } from './steady.ts';
 

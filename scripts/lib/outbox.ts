@@ -4,7 +4,6 @@
  */
 import { mkdir, rm } from 'node:fs/promises';
 import { crashPoint } from './crash_points.ts';
-import type { OutgoingMessage } from './jetstream.ts';
 import type { Logger } from './log.ts';
 import {
   type Chunk,
@@ -23,6 +22,7 @@ import {
 } from './outbox_file.ts';
 import { Flights } from './outbox_flights.ts';
 import { OutboxWriter, Troubles } from './outbox_writer.ts';
+import type { OutgoingMessage } from './publisher.ts';
 
 /** In so many of an earlier run's newest files its last message of a subject is looked for: a minute each at most. */
 const FILES_LOOKED_THROUGH = 4;

@@ -8,8 +8,8 @@ import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { z } from 'zod';
 import { readJson } from './files.ts';
-import type { OutgoingMessage } from './jetstream.ts';
 import type { Logger } from './log.ts';
+import type { OutgoingMessage } from './publisher.ts';
 import type { StoredMark } from './stream_watch.ts';
 
 /** Closes a record. */

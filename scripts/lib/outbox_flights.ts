@@ -1,5 +1,5 @@
 /** Which messages of an outbox are on their way to the broker, and below which place none is. */
-import type { OutgoingMessage } from './jetstream.ts';
+import type { OutgoingMessage } from './publisher.ts';
 
 /** Settled entries at the head of the list are let go of in lots of this many. */
 const SETTLED_LOT = 1024;

@@ -2,10 +2,10 @@
 import type { FileHandle } from 'node:fs/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { crashPoint } from './crash_points.ts';
-import type { OutgoingMessage } from './jetstream.ts';
 import type { Logger } from './log.ts';
 import { NEWLINE, openSegment, type Segment } from './outbox_file.ts';
 import { pause } from './pause.ts';
+import type { OutgoingMessage } from './publisher.ts';
 
 /** One call takes no more: records (three buffers each; the kernel takes 1024) and bytes. */
 const MAX_WRITE_RECORDS = 340;

@@ -3,7 +3,8 @@
  * whether a broker that came back still has what it had acknowledged.
  */
 import { type ConsumerInfo, Events, type JetStreamManager, type NatsConnection, nanos, type StreamInfo } from 'nats';
-import { ackFloor, messageId } from './jetstream.ts';
+import { ackFloor } from './durables.ts';
+import { messageId } from './jetstream.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
 import { durableName, type StreamDefinition, type StreamName } from './streams.ts';

@@ -8,9 +8,10 @@ import { brokerPlan, findNatsServer, natsAnswers } from './broker.ts';
 import { OperatorError } from './cli.ts';
 import { createClickHouse } from './clickhouse.ts';
 import { type Config, loadConfig, type Mode, shownUrl } from './config.ts';
+import { unacknowledged } from './durables.ts';
 import { DEFAULT_SESSIONS, engineEnvironment } from './embedded/environment.ts';
 import { readJson } from './files.ts';
-import { ensureStreams, unacknowledged } from './jetstream.ts';
+import { ensureStreams } from './jetstream.ts';
 import {
   balance,
   countFound,

@@ -14,9 +14,10 @@ import {
 import { fence, insertLines, isPoison, selectText } from './clickhouse.ts';
 import { crashPoint, isGuarded } from './crash_points.ts';
 import { appendDeadLetters, type DeadLetter } from './deadletter.ts';
-import type { Checkpoint, Delivery, PullConsumer } from './jetstream.ts';
+import type { Checkpoint } from './durables.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
+import type { Delivery, PullConsumer } from './pull_consumer.ts';
 import { type DataType, TABLES } from './rows.ts';
 import { steadyNow, wallTime } from './steady.ts';
 import { parseSubject, type Stream } from './streams.ts';

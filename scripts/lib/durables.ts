@@ -1,0 +1,99 @@
+/** The durables from which the store reads: where each goes on, and how far it is. */
+import { AckPolicy, type ConsumerInfo, DeliverPolicy, type JetStreamManager, nanos } from 'nats';
+import { isGuarded } from './crash_points.ts';
+import { apiErrorCode, messageAt } from './jetstream.ts';
+import type { DataType } from './rows.ts';
+import { durableName, type StreamDefinition, streamDefinitions } from './streams.ts';
+
+const CONSUMER_NOT_FOUND = 10014;
+
+/** A message that the store has acknowledged, with all before it of its type that are not delivered again. */
+export interface Checkpoint {
+  seq: number;
+  /** When JetStream stored it, ns since the epoch, as text: another message under the same sequence has another time. */
+  storedAt: string;
+}
+
+/**
+ * Makes the store's durable of one type deliver, at once, whatever hot may lack; at a start of the store, and after the broker was away. What
+ * such a broker says of a durable cannot be relied on: one that lost the end of a stream remembers what it had delivered, and never delivers
+ * the messages that get these sequences anew (measured with 2.9.10). So the durable is made anew from what the store itself knows; what it
+ * delivers twice, the look-up drops.
+ * @param checkpoint null: nothing is known, and everything in the stream is delivered again
+ * @returns whether the stream still has the message of the checkpoint; false: its numbering began anew
+ */
+export async function placeDurable(
+  manager: JetStreamManager,
+  definition: StreamDefinition,
+  type: DataType,
+  ackWaitSeconds: number,
+  checkpoint: Checkpoint | null,
+): Promise<boolean> {
+  const durable_name = durableName(type);
+  const info = await consumerInfo(manager, definition.name, durable_name);
+  if (info !== null && !isGuarded('checkpoint')) return true;
+  const isIntact = checkpoint === null || (await holdsCheckpoint(manager, definition.name, checkpoint));
+  const start = info === null || checkpoint === null || !isIntact ? 1 : Math.min(ackFloor(info), checkpoint.seq) + 1;
+  if (info !== null) await manager.consumers.delete(definition.name, durable_name);
+  // Dying here, the next start finds none, and reads everything.
+  await manager.consumers.add(definition.name, {
+    durable_name,
+    filter_subject: `${type}.>`,
+    deliver_policy: DeliverPolicy.StartSequence,
+    opt_start_seq: start,
+    ack_policy: AckPolicy.Explicit,
+    ack_wait: nanos(ackWaitSeconds * 1000),
+    max_ack_pending: definition.maxAckPending,
+    max_deliver: -1,
+  });
+  return isIntact;
+}
+
+/** Up to here a durable of the store has acknowledged everything. Before its first acknowledgement nats-server tells 0 of one that began further on. */
+export function ackFloor({ ack_floor, config }: ConsumerInfo): number {
+  return Math.max(ack_floor.stream_seq, (config.opt_start_seq ?? 1) - 1);
+}
+
+async function consumerInfo(manager: JetStreamManager, stream: string, durable: string): Promise<ConsumerInfo | null> {
+  try {
+    return await manager.consumers.info(stream, durable);
+  } catch (error) {
+    if (apiErrorCode(error) !== CONSUMER_NOT_FOUND) throw error;
+    return null;
+  }
+}
+
+/** Whether a stream has the message, or has let it go because of its age. */
+async function holdsCheckpoint(
+  manager: JetStreamManager,
+  stream: string,
+  { seq, storedAt }: Checkpoint,
+): Promise<boolean> {
+  const { state } = await manager.streams.info(stream);
+  if (seq > state.last_seq) return false;
+  if (seq < state.first_seq) return true;
+  const message = await messageAt(manager, stream, { seq });
+  return message !== null && nanosOf(message.timestamp) === storedAt;
+}
+
+/** `2026-11-23T18:40:50.165162123Z` as ns since the epoch. @throws when it is no such time */
+function nanosOf(time: string): string {
+  const found = /^(.+?)(?:\.(\d{1,9}))?Z$/.exec(time);
+  const seconds = Date.parse(`${found?.[1]}Z`) / 1000;
+  if (!found || !Number.isInteger(seconds)) throw new Error(`JetStream tells the time as ${JSON.stringify(time)}`);
+  return String(BigInt(seconds) * 1_000_000_000n + BigInt((found[2] ?? '').padEnd(9, '0')));
+}
+
+/** Messages that the store's durables have not acknowledged yet, delivered or not. One that is just being placed anew counts as one. */
+export async function unacknowledged(manager: JetStreamManager): Promise<number> {
+  let open = 0;
+  for (const { name, types } of streamDefinitions()) {
+    const awaited = new Set(types.map(durableName));
+    // Others follow the streams, too, and may have gone away with messages left.
+    for await (const info of manager.consumers.list(name)) {
+      if (awaited.delete(info.name)) open += info.num_pending + info.num_ack_pending;
+    }
+    open += awaited.size;
+  }
+  return open;
+}
