@@ -400,6 +400,17 @@ describe('streams', () => {
     assert.equal(new Set(client.trades.map(({ tid }) => tid)).size, client.trades.length);
   });
 
+  it('who subscribes between two whole books gets the next one, not the one after it', async () => {
+    const sim = await start({ diffsPerSecond: 1 });
+    const client = await Client.open(sim);
+    client.subscribe('l2Book');
+    await until('how things stand', () => client.books.length === 1);
+    sim.apply({ action: 'skip', exchange: EXCHANGE, seconds: 5 });
+    await rest(sim, client);
+    const [standing, next] = client.books as [Book, Book];
+    assert.ok(next.time > standing.time && next.time - standing.time <= 5000, `${standing.time} ${next.time}`);
+  });
+
   it('a stop tells what is left: the open block of trades, and the book to who has an older one', async () => {
     const sim = await start({ tradesPerSecond: 100 });
     const early: Client[] = [];

@@ -207,7 +207,7 @@ describe(`losses at every venue, seed ${SEED}`, () => {
     context.diagnostic(told.map(([name, count]) => `${name} ${count}`).join(', '));
   });
 
-  /** Between two whole books lie five seconds; in half as much again one may be missing, or a slow machine simulated none. */
+  /** Between two whole books lie five seconds; in more than half as much again one may be missing, or a slow machine simulated none. */
   async function checkWholeBooks(symbol: string): Promise<void> {
     const book = `exchange = 'hyperliquid' AND symbol = '${symbol}'`;
     const times = (
@@ -215,9 +215,7 @@ describe(`losses at every venue, seed ${SEED}`, () => {
     ).map(([id]) => Number(id));
     const holes = times.flatMap((time, place) => {
       const last = times[place - 1];
-      return last === undefined || time - last < 10_000
-        ? []
-        : [[String(last + 1), String(time - 1), 'unfillable', '-']];
+      return last === undefined || time - last <= 7501 ? [] : [[String(last + 1), String(time - 1), 'unfillable', '-']];
     });
     const told = await gaps(
       "toUInt64(from_id) AS first, to_id, status, ifNull(toString(rows), '-')",

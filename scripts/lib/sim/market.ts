@@ -261,7 +261,7 @@ export class Market {
       this.channels.push({
         ...channel,
         dueAt: this.now + channel.everyMs,
-        active: false,
+        active: channel.wanted(),
         first: 0,
         previous: this.updateId,
         bids: new Set(),
