@@ -14,7 +14,7 @@ other values, the table stops and says so, and is looked at again every MARKETPR
 
 Environment: MARKETPRISM_NATS_URL, CLICKHOUSE_URL, CLICKHOUSE_USER, CLICKHOUSE_PASSWORD, MARKETPRISM_COLD_CLICKHOUSE_URL (the hot server),
 MARKETPRISM_HOT_DATABASE, MARKETPRISM_COLD_DATABASE, MARKETPRISM_DATA_DIR, MARKETPRISM_MODE, MARKETPRISM_STOPPED_RETRY,
-COLD_STORAGE_HTTP_PORT (8086, /health and /metrics), LOG_LEVEL.
+MARKETPRISM_REPLICATION_SECONDS (10), COLD_STORAGE_HTTP_PORT (8086, /health and /metrics), LOG_LEVEL.
 `;
 
 import { setMaxListeners } from 'node:events';
@@ -46,8 +46,6 @@ import { type Check, createRegistry, healthDocument, serveStatus, untilStopped }
 import { steadyNow } from './lib/steady.ts';
 import { durableName, streamOf } from './lib/streams.ts';
 
-/** Each ten seconds: what is new is little then, and cold is never far behind. */
-const SCHEDULE = '*/10 * * * * *';
 /** Windows of one table before the next table has its turn. */
 const MAX_WINDOWS = 20;
 /** A window that failed is tried again, on fresh connections, so often and after these waits: doubling from the first. */
@@ -331,7 +329,7 @@ async function serve(replicator: Replicator, config: Config, stop: AbortSignal, 
       }
     };
     await round();
-    const cron = new Cron(SCHEDULE, { protect: true, timezone: 'UTC' }, round);
+    const cron = new Cron(`*/${config.replicationSeconds} * * * * *`, { protect: true, timezone: 'UTC' }, round);
     await new Promise<void>((done) => {
       if (stop.aborted) done();
       stop.addEventListener('abort', () => done(), { once: true });

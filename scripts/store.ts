@@ -348,6 +348,9 @@ function keepGaps(store: Store): { keeper: GapKeeper; publisher: Publisher } {
     publisher,
     batcher: new Batcher((message) => publisher.push(message)),
     sequences: sequences(),
+    besideLiquidations: Object.fromEntries(
+      Object.values(EXCHANGE_MODULES).map(({ exchange, besideLiquidations }) => [exchange, besideLiquidations]),
+    ),
     seen: (type) => tableOf(type).streams,
     collectorStart: async (type, seq) => (await storedMessage(manager, streamOf(type).name, seq))?.startedAt ?? null,
     settled: async (type) => {

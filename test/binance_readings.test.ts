@@ -319,7 +319,6 @@ test('how readings follow each other, and what is asked for of their past', () =
       stepMs: 60_000,
       quietSteps: 0,
       ...perpetual,
-      tellsOf: ['liquidation'],
       keeps: 'only the rates that were settled',
     },
     { type: 'open_interest', stepMs: 60_000, quietSteps: 1, keeps: 'only one reading in five minutes' },

@@ -13,7 +13,14 @@ import {
   TRADES,
   WHOLE_BOOKS,
 } from '../scripts/lib/gap_finder.ts';
-import { type FinderOptions, type GapStream, keyOf, type Mark, openGaps } from '../scripts/lib/gap_rows.ts';
+import {
+  type FinderOptions,
+  type GapStream,
+  keyOf,
+  liquidationsBeside,
+  type Mark,
+  openGaps,
+} from '../scripts/lib/gap_rows.ts';
 import { encodeRow, type GapRow, type OrderbookUpdateRow, type TradeRow } from '../scripts/lib/rows.ts';
 import { ensureTier } from '../scripts/lib/schema.ts';
 import { sampleTrade } from './fixtures.ts';
@@ -203,18 +210,42 @@ describe('holes in hot', () => {
     assert.deepEqual(gaps.map(short), [`BTC-USDT ${ZERO + 4 * MINUTE}-${ZERO + 6 * MINUTE} 3 outage open`]);
   });
 
-  test('where one stream is silent, those that it speaks for may miss something that nobody can know', async () => {
-    await funding([0, 2 * MINUTE]);
-    const { gaps } = await look({ ...RATES, tellsOf: ['liquidation'] });
+  test('beside a gap of what shares their socket, liquidations may be missing, and nobody can know', async () => {
+    await trades([1, 2, 5]);
+    const { gaps } = await findMissing(options, TRADES, [BTC], new Map(), Date.now(), ALL);
+    const [gap] = gaps as [GapRow];
+    const beside = (exchange: string, change: Partial<GapRow> = {}) =>
+      liquidationsBeside(
+        { dataSource: 'live' },
+        { [exchange]: 'trade' },
+        { ...gap, market_type: 'perpetual', ...change },
+        7,
+      );
+    const [told] = beside(gap.exchange) as [GapRow];
+    const { from_id, to_id, from_time, to_time, cause } = gap;
     assert.deepEqual(
-      gaps.map((gap) => `${gap.data_type} ${short(gap)}`),
-      [
-        `funding_rate BTC-USDT ${ZERO + MINUTE}-${ZERO + MINUTE} 1 outage unfillable`,
-        `liquidation BTC-USDT ${ZERO + MINUTE}-${ZERO + MINUTE} null outage unfillable`,
-      ],
+      { ...told, gap_id: '', reason: '' },
+      {
+        ...gap,
+        market_type: 'perpetual',
+        data_type: 'liquidation',
+        ...{ from_id, to_id, from_time, to_time, cause },
+        ...{
+          gap_id: '',
+          reason: '',
+          status: 'unfillable',
+          rows: null,
+          received_at: 7000,
+          detected_at: 7,
+          closed_at: 7,
+        },
+      },
     );
-    assert.match(gaps[1]!.reason!, /cannot be known$/);
-    assert.notEqual(gaps[0]!.gap_id, gaps[1]!.gap_id);
+    assert.match(told.reason!, /^each trade of these ids .* cannot be known$/);
+    assert.notEqual(told.gap_id, gap.gap_id);
+    assert.deepEqual(beside('okx_derivatives'), [], 'another exchange');
+    assert.deepEqual(beside(gap.exchange, { data_type: 'orderbook_update' }), [], 'another socket');
+    assert.deepEqual(beside(gap.exchange, { market_type: 'spot' }), [], 'no liquidations');
   });
 
   test('the few readings that can be had afterwards do not make two gaps of one', async () => {

@@ -91,9 +91,9 @@ describe('readings that nobody was there to receive', () => {
   });
 
   test('the cause is downtime, and what a venue only keeps in part is told so', async () => {
-    // The kill may have cost some trades and diffs that were on their way; that is no downtime.
+    // The kill may have cost some trades, diffs and liquidations that were on their way; that is no downtime.
     const causes = await pipeline.query(
-      "SELECT DISTINCT cause FROM marketprism_hot.gaps_now WHERE data_type NOT IN ('trade', 'orderbook_update') ORDER BY cause",
+      "SELECT DISTINCT cause FROM marketprism_hot.gaps_now WHERE data_type NOT IN ('trade', 'orderbook_update', 'liquidation') ORDER BY cause",
     );
     assert.deepEqual(causes.flat(), ['downtime']);
     const [[reason, filled] = []] = await pipeline.query(

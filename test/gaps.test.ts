@@ -8,7 +8,7 @@ import { after, before, describe, test } from 'node:test';
 import { waitFor } from '../scripts/lib/processes.ts';
 import { EXCHANGES, type Exchange } from '../scripts/lib/rows.ts';
 import { seededRandom } from '../scripts/lib/sim/market.ts';
-import { checkReadings } from './gap_checks.ts';
+import { checkLiquidations, checkReadings } from './gap_checks.ts';
 import { Pipeline, READY_MS } from './pipeline.ts';
 
 const SEED = Number(process.env.MARKETPRISM_GAPS_SEED ?? 1);
@@ -205,6 +205,10 @@ describe(`losses at every venue, seed ${SEED}`, () => {
     const counts = await checkReadings(pipeline, EXCHANGES);
     const told = [...counts].filter(([, count]) => count > 0);
     context.diagnostic(told.map(([name, count]) => `${name} ${count}`).join(', '));
+  });
+
+  test('each interruption of the sockets of liquidations that have no ids is told, and nothing else is', async () => {
+    assert.ok((await checkLiquidations(pipeline)) >= 4, 'two symbols of two exchanges were away');
   });
 
   /** Between two whole books lie five seconds; in more than half as much again one may be missing, or a slow machine simulated none. */

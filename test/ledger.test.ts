@@ -20,6 +20,7 @@ import { createLogger } from '../scripts/lib/log.ts';
 import { encodeRow, type GapRow, type OrderbookUpdateRow, type RowSource, type TradeRow } from '../scripts/lib/rows.ts';
 import { ensureTier } from '../scripts/lib/schema.ts';
 import { streamDefinitions } from '../scripts/lib/streams.ts';
+import { sampleTrade } from './fixtures.ts';
 import { Pipeline } from './pipeline.ts';
 
 const KEY = ledgerKey('binance_spot', 'trade');
@@ -229,6 +230,29 @@ describe('the counts behind the ledger', () => {
       const sent = ['1000', '2000', '3000', '4000', '5000', '6000'];
       assert.equal(await countInGaps(client, 'ledger', stream, sent), 2, exchange);
     }
+  });
+
+  test('of liquidations that were sent, those that hot lacks within the times of a gap', async () => {
+    const stream = { exchange: 'okx_derivatives', symbol: 'LIQ-USDT', data_type: 'liquidation' as const };
+    const { trade_id, sequence, is_maker, ...common } = sampleTrade(1);
+    const row = { ...common, exchange: 'okx_derivatives', market_type: 'perpetual', symbol: 'LIQ-USDT' } as const;
+    await insert('liquidations', [
+      [
+        encodeRow('liquidation', {
+          ...row,
+          liquidation_id: 'a',
+          timestamp: 2000,
+          price: '1.5',
+          quantity: '3',
+          side: 'sell',
+        }),
+        1,
+      ],
+    ]);
+    const sent = [1000, 2000, 3000, 4000].map((time) => `LIQ-USDT-SWAP|sell|1.50|3.0|${time}`);
+    const count = (from: bigint, to: bigint) =>
+      countInGaps(client, 'ledger', { ...stream, ranges: [{ from, to }] }, sent);
+    assert.deepEqual([await count(1000n, 3000n), await count(1001n, 2999n), await count(0n, 9000n)], [2, 0, 3]);
   });
 
   test('of JetStream: rows by exchange, type and run of the collector, after the base', async () => {

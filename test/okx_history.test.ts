@@ -185,7 +185,6 @@ test('the series of readings name their steps, and ask for the past within the v
         type: 'funding_rate',
         stepMs: 60_000,
         quietSteps: 1,
-        tellsOf: ['liquidation'],
         marketTypes: ['perpetual'],
         idMember: 'timestamp',
         order: 'descending',

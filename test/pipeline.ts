@@ -57,6 +57,7 @@ export class Pipeline {
       // Unless a test is about all: each exchange costs the machine something.
       MARKETPRISM_EXCHANGES: 'binance_spot,binance_derivatives',
       MARKETPRISM_ACK_WAIT_SECONDS: '3',
+      MARKETPRISM_REPLICATION_SECONDS: '2',
       // Unless a test is about gaps: what it compares must not be filled in between.
       MARKETPRISM_GAP_AGE: '1h',
       HEALTH_CHECK_PORT: String(ports.health),

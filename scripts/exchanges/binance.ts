@@ -185,6 +185,7 @@ export const binanceDerivatives: ExchangeModule = {
   listSubscriptions,
   tradeHistory: USDM_HISTORY,
   readings: BINANCE_SERIES,
+  besideLiquidations: 'trade',
   createFeed: (options) => new BinanceFeed(USDM, options),
   messagesPerSecond: 10,
   connectsPerSecond: 1,

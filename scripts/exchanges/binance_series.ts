@@ -62,8 +62,6 @@ export const BINANCE_SERIES: ReadingSeries[] = [
       ...byTime(SETTLED_RATES, SETTLEMENT_MS, SETTLED_PAGE),
       keeps: 'only the rates that were settled',
     },
-    // Both come over the market sockets, and days may pass without a liquidation.
-    tellsOf: ['liquidation'],
   },
   {
     type: 'open_interest',

@@ -86,6 +86,7 @@ export const okxDerivatives: ExchangeModule = {
   instrumentLists: ['SWAP', 'FUTURES'].map((type) => ({ path: `${INSTRUMENTS_PATH}?instType=${type}`, weight: 1 })),
   polls: (instruments) => instruments.filter((each) => each.market_type === 'perpetual').flatMap(ratioPolls),
   readings: OKX_READINGS,
+  besideLiquidations: 'orderbook_update',
   createFeed: (options) => new OkxFeed('okx_derivatives', options),
 };
 

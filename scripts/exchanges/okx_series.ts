@@ -54,7 +54,6 @@ export const OKX_READINGS: ReadingSeries[] = [
     stepMs: MINUTE_MS,
     // Pushed each 30 to 90 s: a minute may pass between two.
     quietSteps: 1,
-    tellsOf: ['liquidation'],
     marketTypes: ['perpetual'],
     history: FUNDING_HISTORY,
   },

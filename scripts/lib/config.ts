@@ -43,6 +43,8 @@ export interface Config {
   blockedRetryMs: number;
   /** A table whose replication stopped, as cold holds what hot does not say, is looked at again after this time, ms. */
   stoppedRetryMs: number;
+  /** From one round of replication to the next; divides a minute. */
+  replicationSeconds: number;
   /** Rows in the deadletter whose cause may have passed are tried this often at first, ms. */
   deadletterRetryMs: number;
   ackWaitSeconds: number;
@@ -118,6 +120,10 @@ const environment = z.object({
   MARKETPRISM_GAP_AGE: z.string().default('30s'),
   MARKETPRISM_BLOCKED_RETRY: z.string().default('10m'),
   MARKETPRISM_STOPPED_RETRY: z.string().default('5m'),
+  MARKETPRISM_REPLICATION_SECONDS: z.coerce
+    .number()
+    .refine((seconds) => Number.isInteger(60 / seconds), 'takes whole seconds that divide a minute: 1, 2, 5, 10, 30')
+    .default(10),
   MARKETPRISM_DEADLETTER_RETRY: z.string().default('1m'),
   MARKETPRISM_ACK_WAIT_SECONDS: z.coerce.number().min(1).max(3600).default(60),
   MARKETPRISM_LINGER: z.string().default('5ms'),
@@ -176,6 +182,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     gapAgeMs: duration('MARKETPRISM_GAP_AGE', values.MARKETPRISM_GAP_AGE),
     blockedRetryMs: duration('MARKETPRISM_BLOCKED_RETRY', values.MARKETPRISM_BLOCKED_RETRY),
     stoppedRetryMs: duration('MARKETPRISM_STOPPED_RETRY', values.MARKETPRISM_STOPPED_RETRY),
+    replicationSeconds: values.MARKETPRISM_REPLICATION_SECONDS,
     deadletterRetryMs: duration('MARKETPRISM_DEADLETTER_RETRY', values.MARKETPRISM_DEADLETTER_RETRY),
     ackWaitSeconds: values.MARKETPRISM_ACK_WAIT_SECONDS,
     lingerMs: duration('MARKETPRISM_LINGER', values.MARKETPRISM_LINGER),

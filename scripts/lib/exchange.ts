@@ -96,8 +96,6 @@ export interface ReadingSeries {
   marketTypes?: MarketType[];
   /** Absent where the venue serves nothing of the past. */
   history?: History;
-  /** Types on the same sockets whose own silence tells nothing: while this series is missing, they are, too. */
-  tellsOf?: DataType[];
 }
 
 /** One trade: the venue's id, and its time in ms. */
@@ -187,6 +185,8 @@ export interface ExchangeModule {
   tradeHistory?: History;
   /** Readings of which a missing one is told. */
   readings?: ReadingSeries[];
+  /** What comes over the socket of liquidations that have no ids and no past: while rows of this are missing, they may be, too. */
+  besideLiquidations?: 'trade' | 'orderbook_update';
   /** A control message that asks for the list of what is subscribed, where the venue has one. */
   listSubscriptions?(id: number): string;
   createFeed(options: FeedOptions): Feed;

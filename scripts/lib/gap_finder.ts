@@ -47,8 +47,6 @@ export interface Sequence {
   counts: boolean;
   /** Whether the venue serves the past. */
   isServed: boolean;
-  /** Types that are missing wherever this one is. */
-  tellsOf: DataType[];
 }
 
 /** Trades: all venues but Hyperliquid, whose ids do not count. */
@@ -63,7 +61,6 @@ export const TRADES: Sequence = {
   quiet: 0,
   counts: true,
   isServed: true,
-  tellsOf: [],
 };
 
 /** Hyperliquid tells each book whole, one every five seconds, under its time. */
@@ -84,12 +81,11 @@ export const WHOLE_BOOKS: Sequence = {
   quiet: WHOLE_BOOK_MS * 1.5,
   counts: false,
   isServed: false,
-  tellsOf: [],
 };
 
 /** A venue's readings of one type, one in each step of time. */
 export function readingSequence(exchange: Exchange, series: ReadingSeries): Sequence {
-  const { type, stepMs, quietSteps, of, marketTypes, history, tellsOf } = series;
+  const { type, stepMs, quietSteps, of, marketTypes, history } = series;
   const only = [
     of === undefined ? '1' : `${of.name} = '${of.value}'`,
     // The few that can be had afterwards do not make one hole into several.
@@ -107,7 +103,6 @@ export function readingSequence(exchange: Exchange, series: ReadingSeries): Sequ
     quiet: quietSteps,
     counts: true,
     isServed: history !== undefined,
-    tellsOf: tellsOf ?? [],
   };
 }
 
@@ -133,7 +128,7 @@ export async function findMissing(
         if (!held.has(key)) look.marks.set(key, { id: String(previous), time: hole.before.time });
         held.add(key);
       } else if (isHole) {
-        look.gaps.push(...(await declare(options, sequence, { ...hole, previous }, now)));
+        look.gaps.push(await declare(options, sequence, { ...hole, previous }, now));
       }
       if (!held.has(key)) look.marks.set(key, { id: String(number), time: after.time });
     }
@@ -175,37 +170,23 @@ type Hole = ReturnType<typeof readHole> & { previous: bigint };
 
 async function declare(
   options: FinderOptions,
-  { type, unit, counts, isServed, tellsOf }: Sequence,
+  { type, unit, counts, isServed }: Sequence,
   { stream, number, previous, before, after }: Hole,
   now: number,
-): Promise<GapRow[]> {
+): Promise<GapRow> {
   const [from, to] = [previous + 1n, number - 1n];
-  const common = {
+  return gapRow(options, now, {
     stream,
+    data_type: type,
     from_id: String(from * unit),
     to_id: String(to * unit),
     from_time: before.time,
     to_time: after.time,
     cause: await causeOf(options, type, before, after, 'missing_ids'),
-  };
-  return [
-    gapRow(options, now, {
-      ...common,
-      data_type: type,
-      status: isServed ? 'open' : 'unfillable',
-      rows: counts ? Number(to - from + 1n) : null,
-      reason: isServed ? null : counts ? 'the venue does not serve the past of these' : UNCOUNTED,
-    }),
-    ...tellsOf.map((other) =>
-      gapRow(options, now, {
-        ...common,
-        data_type: other,
-        status: 'unfillable',
-        rows: null,
-        reason: `nothing of their socket came: whether any ${other} was missed cannot be known`,
-      }),
-    ),
-  ];
+    status: isServed ? 'open' : 'unfillable',
+    rows: counts ? Number(to - from + 1n) : null,
+    reason: isServed ? null : counts ? 'the venue does not serve the past of these' : UNCOUNTED,
+  });
 }
 
 /** The first row of each stream, rows after a hole, and the last one, in the order of their numbers within each stream. */

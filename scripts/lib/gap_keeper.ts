@@ -12,6 +12,7 @@ import {
   type GapStream,
   keyOf,
   type Look,
+  liquidationsBeside,
   type Mark,
   openGaps,
   type Settled,
@@ -41,6 +42,8 @@ export interface GapKeeperOptions extends FinderOptions {
   batcher: Batcher;
   /** What counts up by one. */
   sequences: Sequence[];
+  /** By exchange: what comes over the socket of its liquidations, where these have no ids. */
+  besideLiquidations: Partial<Record<string, DataType>>;
   /** Streams of a type that rows have come of since the start. */
   seen(type: DataType): GapStream[];
   /** Up to where a type's messages are stored. */
@@ -102,7 +105,9 @@ export class GapKeeper {
     const books = (await this.streamsOf(CHAINS)).filter(hasChain);
     const settled = await options.settled(CHAINS);
     looks.set(CHAINS, await findBrokenChains(options, books, this.marksOf(CHAINS), now, settled));
-    const found = [...looks.values()].flatMap(({ gaps }) => gaps);
+    const found = [...looks.values()]
+      .flatMap(({ gaps }) => gaps)
+      .flatMap((gap) => [gap, ...liquidationsBeside(options, options.besideLiquidations, gap, now)]);
     const filled = await findFilled(options, options.sequences, await openGaps(options), now);
     await this.publish([...found, ...filled]);
     this.stats.looks += 1;

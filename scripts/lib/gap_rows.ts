@@ -180,6 +180,35 @@ export function gapRow({ dataSource }: { dataSource: string }, now: number, { st
   };
 }
 
+/**
+ * The gap of liquidations that may lie beside this one: they have no ids, and of some venues no past, so where rows are missing that come
+ * over their socket nobody can know whether they are, too. Empty where this gap says nothing about them.
+ * @param beside by exchange: what comes over the socket of its liquidations
+ */
+export function liquidationsBeside(
+  options: { dataSource: string },
+  beside: Partial<Record<string, DataType>>,
+  gap: GapRow,
+  now: number,
+): GapRow[] {
+  if (beside[gap.exchange] !== gap.data_type || !['perpetual', 'futures'].includes(gap.market_type)) return [];
+  const { exchange, market_type, symbol, instrument, from_id, to_id, from_time, to_time, cause } = gap;
+  return [
+    gapRow(options, now, {
+      stream: { exchange, market_type, symbol, instrument },
+      data_type: 'liquidation',
+      from_id,
+      to_id,
+      from_time,
+      to_time,
+      cause: cause as Cause,
+      status: 'unfillable',
+      rows: null,
+      reason: `each ${gap.data_type} of these ids is missing, and liquidations share their socket: whether any is missing cannot be known`,
+    }),
+  ];
+}
+
 export function keyOf({ exchange, market_type, symbol }: GapStream): string {
   return streamKey(exchange, market_type, symbol);
 }

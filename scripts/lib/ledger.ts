@@ -199,14 +199,27 @@ export async function countGaps(
 }
 
 /**
- * A stream with gaps of which only the range is known: a break in the chain of a book, or an interruption of Hyperliquid's trades, whose ids
- * do not even rise.
+ * How a liquidation is named by the simulator: only Deribit's have ids. Digits that stand for nothing are left out.
+ * @see plainKey
+ */
+export const LIQUIDATION_KEY =
+  "if(exchange = 'deribit_derivatives', liquidation_id, concat(toString(side), '|', toString(price), '|', toString(quantity), '|', toString(toUnixTimestamp64Milli(timestamp))))";
+
+/** The simulator's INSTRUMENT|SIDE|PRICE|QUANTITY|MS with the venue's digits, as `LIQUIDATION_KEY` has it; other keys as they are. */
+export function plainKey(key: string): string {
+  const [, ...parts] = key.split('|');
+  return parts.length === 0 ? key : parts.map((part) => part.replace(/(\.\d*?)0+$/, '$1').replace(/\.$/, '')).join('|');
+}
+
+/**
+ * A stream with gaps of which only the range is known: a break in the chain of a book, an interruption of Hyperliquid's trades, whose ids
+ * do not even rise, or one of liquidations.
  */
 export interface GappedStream {
   exchange: string;
   symbol: string;
   data_type: DataType;
-  /** Ids, both ends included. */
+  /** Ids, of liquidations times in ms; both ends included. */
   ranges: { from: bigint; to: bigint }[];
 }
 
@@ -216,7 +229,12 @@ export async function gapsOfUnknownSize(
   database: string,
   base: number,
 ): Promise<GappedStream[]> {
-  const query = `SELECT DISTINCT exchange, symbol, data_type, from_id, to_id FROM ${database}.gaps WHERE js_seq > ${base} AND data_type IN ('orderbook_update', 'trade') AND rows IS NULL`;
+  const range = (id: string, time: string) =>
+    `if(data_type = 'liquidation', toString(toUnixTimestamp64Milli(${time})), ${id})`;
+  const query = [
+    `SELECT DISTINCT exchange, symbol, data_type, ${range('from_id', 'from_time')}, ${range('to_id', 'to_time')} FROM ${database}.gaps`,
+    `WHERE js_seq > ${base} AND data_type IN ('orderbook_update', 'trade', 'liquidation') AND rows IS NULL`,
+  ].join(' ');
   const streams = new Map<string, GappedStream>();
   for (const [exchange, symbol, type, from, to] of await selectText(client, query)) {
     const key = `${exchange} ${symbol} ${type}`;
@@ -230,6 +248,13 @@ export async function gapsOfUnknownSize(
   return [...streams.values()];
 }
 
+/** Key and condition of the rows that were streamed, by type. */
+const UNCOUNTED_KEYS = {
+  orderbook_update: ['toString(last_update_id)', STREAMED_UPDATE],
+  trade: ['trade_id', '1'],
+  liquidation: [LIQUIDATION_KEY, '1'],
+} as const;
+
 /**
  * How many of the rows that were sent are not in hot, and lie within a gap of their stream; of ids that do not rise, all that are not in hot,
  * as nobody can tell which of them lie within.
@@ -241,15 +266,17 @@ export async function countInGaps(
   sentIds: string[],
 ): Promise<number> {
   const text = (value: string) => `'${value.replace(/['\\]/g, (each) => `\\${each}`)}'`;
-  const isBook = data_type === 'orderbook_update';
-  const [id, only] = isBook ? ['toString(last_update_id)', STREAMED_UPDATE] : ['trade_id', '1'];
+  const [id, only] = UNCOUNTED_KEYS[data_type as keyof typeof UNCOUNTED_KEYS];
   const query = `SELECT DISTINCT ${id} FROM ${database}.${TABLES[data_type].name} WHERE exchange = ${text(exchange)} AND symbol = ${text(symbol)} AND ${only}`;
   const stored = new Set((await selectText(client, query)).map(([each]) => each!));
-  return sentIds.filter((each) => !stored.has(each)).filter((each) => !isBook || isWithin(each, ranges)).length;
+  const missing = sentIds.map(plainKey).filter((each) => !stored.has(each));
+  return data_type === 'trade' ? missing.length : missing.filter((each) => isWithin(each, ranges)).length;
 }
 
+/** Of a liquidation the last part of its key, the time. */
 function isWithin(id: string, ranges: GappedStream['ranges']): boolean {
-  return ranges.some(({ from, to }) => BigInt(id) >= from && BigInt(id) <= to);
+  const number = BigInt(id.slice(id.lastIndexOf('|') + 1));
+  return ranges.some(({ from, to }) => number >= from && number <= to);
 }
 
 /** The figures of one run as they were measured. Keys by `ledgerKey`. */

@@ -435,7 +435,7 @@ export class System {
     const { body } = await request(`${this.simulatorControl()}/ledger/keys?${query}`);
     const lines = (await body.text()).trimEnd().split('\n');
     // Of a long run the oldest are not kept; what is not known cannot be told to lie in a gap.
-    return lines.filter((line) => /^\d+$/.test(line));
+    return lines.filter((line) => /^(\w\S*\|)?\d+$/.test(line));
   }
 
   /** The simulator logs where it listens. */

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { request } from 'undici';
 import { selectText } from '../clickhouse.ts';
-import { STREAMED_UPDATE } from '../ledger.ts';
+import { LIQUIDATION_KEY, plainKey, STREAMED_UPDATE } from '../ledger.ts';
 import { holesOf, seriesOf } from '../reading_holes.ts';
 import { DATA_TYPES, type DataType, STREAM_COLUMNS, TABLES } from '../rows.ts';
 
@@ -68,8 +68,7 @@ const KEYED: { type: DataType; key: string; isStreamed: string }[] = [
   },
   {
     type: 'liquidation',
-    // Only Deribit has ids.
-    key: "if(exchange = 'deribit_derivatives', liquidation_id, concat(toString(side), '|', toString(price), '|', toString(quantity), '|', toString(toUnixTimestamp64Milli(timestamp))))",
+    key: LIQUIDATION_KEY,
     isStreamed: '1',
   },
 ];
@@ -368,13 +367,7 @@ async function sentKeys(control: string, { exchange, symbol, data_type }: Stream
   const lines = text.split('\n').filter((line) => line !== '');
   if (statusCode !== 200 || lines[0]?.startsWith('#'))
     throw new Error(`the simulator's keys of ${exchange} ${symbol} ${data_type}: ${lines[0]}`);
-  return lines.map(withoutZeros);
-}
-
-/** A liquidation without an id is told as INSTRUMENT|SIDE|PRICE|QUANTITY|MS, with the venue's digits: here without the instrument and in ours. */
-function withoutZeros(key: string): string {
-  const [, ...parts] = key.split('|');
-  return parts.length === 0 ? key : parts.map((part) => part.replace(/(\.\d*?)0+$/, '$1').replace(/\.$/, '')).join('|');
+  return lines.map(plainKey);
 }
 
 function whereStream({ exchange, market_type, symbol }: Stream): string {
