@@ -20,6 +20,7 @@ Exit code: 0 all balances, 1 it does not.
 `;
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import { grown, type MemoryFigures, MemoryWatch } from './lib/chaos/memory.ts';
 import { describeFault, faultPlan, type PlannedFault } from './lib/chaos/plan.ts';
 import { Stage } from './lib/chaos/stage.ts';
 import { type Verdict, verdictTable } from './lib/chaos/verdict.ts';
@@ -88,50 +89,10 @@ class TimeLine {
   }
 }
 
-interface MemoryFigures {
-  process: string;
-  /** MiB: medians of the first and of the last third of the run, and the most. */
-  first: number;
-  last: number;
-  most: number;
-}
-
-/** Resident memory over the run, by process. */
-class MemoryWatch {
-  private readonly samples = new Map<string, { at: number; mib: number }[]>();
-
-  constructor(private readonly stage: Stage) {}
-
-  sample(): void {
-    for (const [name, bytes] of this.stage.memory()) {
-      const own = this.samples.get(name) ?? [];
-      own.push({ at: Date.now(), mib: bytes / 2 ** 20 });
-      this.samples.set(name, own);
-    }
-  }
-
-  figures(): MemoryFigures[] {
-    return [...this.samples].map(([process, own]) => {
-      const third = Math.ceil(own.length / 3);
-      const mib = own.map((each) => each.mib);
-      return {
-        process,
-        first: median(mib.slice(0, third)),
-        last: median(mib.slice(-third)),
-        most: Math.round(Math.max(...mib)),
-      };
-    });
-  }
-}
-
-function median(values: number[]): number {
-  return Math.round([...values].sort((one, other) => one - other)[values.length >> 1]!);
-}
-
 /** Does the planned faults at their times, while rows flow. */
 async function breakThings(stage: Stage, plan: Plan, faults: PlannedFault[], timeLine: TimeLine, stop: AbortSignal) {
-  const memory = new MemoryWatch(stage);
-  const sampling = setInterval(() => memory.sample(), SAMPLE_MS);
+  const memory = new MemoryWatch();
+  const sampling = setInterval(() => memory.add(stage.memory()), SAMPLE_MS);
   const status = setInterval(() => void tellStatus(stage, timeLine), STATUS_MS);
   const until = (ms: number) => sleep(Math.max(timeLine.startedAt + ms - Date.now(), 0), undefined, { signal: stop });
   const done: Promise<void>[] = [];
@@ -198,6 +159,7 @@ async function run(plan: Plan, stop: AbortSignal): Promise<number> {
     timeLine.tell('all is at rest: comparing');
     const verdict = await stage.verdict();
     ({ differences } = verdict);
+    differences.push(...grown(memory));
     const figures = summary(seconds, verdict);
     tell(plan, figures, verdict, memory);
     if (plan.report !== null) {

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { DISKS, SmallDisk } from '../scripts/lib/chaos/disks.ts';
+import { grown, MemoryWatch } from '../scripts/lib/chaos/memory.ts';
 import { describeFault, faultPlan } from '../scripts/lib/chaos/plan.ts';
 import { EXCHANGES } from '../scripts/lib/rows.ts';
 import { seededRandom } from '../scripts/lib/sim/market.ts';
@@ -51,6 +52,28 @@ describe('the plan of a chaos run', () => {
 
   test('tells each fault in a line', () => {
     for (const { fault } of plan(5)) assert.match(describeFault(fault), /^[^\n]{8,120}$/);
+  });
+});
+
+describe('the memory of a run', () => {
+  const figures = (process: string, mib: (sample: number) => number) => {
+    const watch = new MemoryWatch();
+    for (let sample = 0; sample < 30; sample++) watch.add(new Map([[process, mib(sample) * 2 ** 20]]));
+    return watch.figures();
+  };
+
+  test('is told as medians, so that what a process took for a while does not count', () => {
+    const peaks = figures('store', (sample) => (sample > 12 && sample < 17 ? 900 : 200 + sample));
+    assert.deepEqual(peaks, [{ process: 'store', first: 205, last: 225, most: 900 }]);
+    assert.deepEqual(grown(peaks), []);
+  });
+
+  test('that grows is a difference; only the simulator keeps all', () => {
+    const leak = (sample: number) => 200 + sample * 12;
+    assert.deepEqual(grown(figures('store', leak)), [
+      'memory of store: 260 MiB in the first third of the run, 500 in the last',
+    ]);
+    assert.deepEqual(grown(figures('exchange_sim', leak)), []);
   });
 });
 

@@ -71,7 +71,6 @@ describe('the status of a stream', () => {
     source: 'socket',
     lastRowAt,
     rows: 0,
-    toldSilent: false,
   });
   test('goes by its type’s own limit, and tells never and blocked apart', () => {
     for (const [type, seconds] of [
@@ -99,9 +98,10 @@ describe('silence on a socket that is open', () => {
     const told: string[] = [];
     const alarms = new SilenceWatch(channels, coverage, {
       classSilent: (type, seconds) => told.push(`${type} ${seconds}`),
-      neverDelivered: ({ type, instrument }) => told.push(`never ${type} ${instrument.symbol}`),
+      neverDelivered: (streams) =>
+        told.push(...streams.map(({ type, instrument }) => `never ${type} ${instrument.symbol}`)),
     });
-    return { coverage, told, check: (now: number) => alarms.check(now, START) };
+    return { coverage, told, check: (now: number, openedAt = START) => alarms.check(now, openedAt) };
   }
 
   test('of one class is noticed although another class is busy; one live symbol keeps its class alive', () => {
@@ -144,5 +144,30 @@ describe('silence on a socket that is open', () => {
       check(START + second * SECOND);
     }
     assert.deepEqual(told, ['never trade ETH-USDT', 'never funding_rate ETH-USDT']);
+  });
+
+  test('of a stream that delivered on an earlier connection is told as well; those that stay silent ever more seldom', () => {
+    const { coverage, told, check } = watch(channel(BTC, 'trade'), channel(ETH, 'trade'));
+    const minutes: number[] = [];
+    const opened = START + 5 * MINUTE;
+    coverage.row('trade', 'ETHUSDT', START);
+    for (let minute = 5; minute <= 120; minute++) {
+      const now = START + minute * MINUTE;
+      coverage.row('trade', 'BTCUSDT', now);
+      const before = told.length;
+      check(now, opened);
+      if (told.length > before) minutes.push(minute);
+    }
+    assert.deepEqual([...new Set(told)], ['never trade ETH-USDT']);
+    assert.deepEqual(minutes, [6, 16, 36, 76]);
+    coverage.row('trade', 'ETHUSDT', START + 121 * MINUTE);
+    check(START + 121 * MINUTE, opened);
+    assert.equal(told.length, 4);
+    // On another connection it is silent again: the waits begin anew.
+    for (let minute = 200; minute <= 215; minute++) {
+      coverage.row('trade', 'BTCUSDT', START + minute * MINUTE);
+      check(START + minute * MINUTE, START + 200 * MINUTE);
+    }
+    assert.equal(told.length, 6);
   });
 });

@@ -24,8 +24,6 @@ export interface StreamState {
   source: 'socket' | 'poll';
   lastRowAt: number | null;
   rows: number;
-  /** It was told once that nothing came. */
-  toldSilent: boolean;
 }
 
 /** Shares of the time since a book was first seen, 0 to 100. */
@@ -112,7 +110,7 @@ export class Coverage {
   expect(type: DataType, instrument: Instrument, source: 'socket' | 'poll'): void {
     const key = streamKey(type, instrument.instrument);
     if (this.streams.has(key)) return;
-    this.streams.set(key, { type, instrument, source, lastRowAt: null, rows: 0, toldSilent: false });
+    this.streams.set(key, { type, instrument, source, lastRowAt: null, rows: 0 });
     if (type === 'orderbook_update') this.books.set(instrument.instrument, new BookClock(instrument));
   }
 
@@ -122,7 +120,6 @@ export class Coverage {
     if (!stream) return;
     stream.lastRowAt = now;
     stream.rows += 1;
-    stream.toldSilent = false;
   }
 
   bookUpdate(instrument: string, now: number, isSnapshot: boolean): void {

@@ -209,9 +209,12 @@ export class ExchangeRunner implements FeedOutput {
         this.log.warn({ event: 'class_silent', exchange, path, type, seconds });
         socket.renew(`no ${type} for ${seconds} s`);
       },
-      neverDelivered: ({ type, instrument }) => {
-        this.count('never_delivered', type);
-        this.log.warn({ event: 'never_delivered', exchange, path, type, instrument: instrument.instrument });
+      neverDelivered: (streams) => {
+        for (const { type, instrument } of streams) {
+          this.count('never_delivered', type);
+          this.log.warn({ event: 'never_delivered', exchange, path, type, instrument: instrument.instrument });
+        }
+        socket.renew(`${streams.length} streams were granted and gave nothing`);
       },
     });
     this.watches.set(socket, watch);

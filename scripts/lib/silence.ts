@@ -1,6 +1,6 @@
 /**
- * Alarms for what is open and yet does not speak: a class of channels on a socket of which nothing comes any more, and a stream that
- * was granted and never gave a row. One busy channel hides a dead one from the socket's own alarm.
+ * Alarms for what is open and yet does not speak: a class of channels on a socket of which nothing comes any more, and streams that were
+ * granted and have given nothing on this connection. One busy channel hides a dead one from the socket's own alarm.
  */
 import type { Coverage, StreamState } from './coverage.ts';
 import type { Channel } from './exchange.ts';
@@ -18,17 +18,21 @@ const CLASS_LIMITS: Partial<Record<DataType, number>> = {
 const FIRST_ROW_LIMIT_MS = 60_000;
 /** A class that stays silent is told again, and its socket renewed again, after this time. */
 const REPEAT_MS = 600_000;
+/** Streams that stay without a first row may be of contracts that nobody trades: each time they are told after twice the time, up to this. */
+const LAST_REPEAT_MS = 24 * 3_600_000;
 
 export interface SilenceAlarms {
   /** Nothing of this class came for `seconds`, on a socket that is open. */
   classSilent(type: DataType, seconds: number): void;
-  /** Granted, and never a row. */
-  neverDelivered(stream: StreamState): void;
+  /** Granted, and no row since this connection opened. */
+  neverDelivered(streams: StreamState[]): void;
 }
 
 /** The alarms of one socket's channels. */
 export class SilenceWatch {
   private readonly told = new Map<DataType, number>();
+  private nextFirstAlarmAt = Number.NEGATIVE_INFINITY;
+  private repeatMs = REPEAT_MS;
 
   constructor(
     private readonly channels: readonly Channel[],
@@ -39,22 +43,25 @@ export class SilenceWatch {
   /** @param openedAt when the present connection opened; both are times of the steady clock, as the coverage's, ms */
   check(now: number, openedAt: number): void {
     const newest = new Map<DataType, number>();
+    const silent: StreamState[] = [];
     for (const { types, instrument } of this.channels) {
       for (const type of types) {
         const stream = this.coverage.find(type, instrument.instrument);
         if (!stream) continue;
         newest.set(type, Math.max(newest.get(type) ?? openedAt, stream.lastRowAt ?? 0));
-        this.checkFirst(stream, now, openedAt);
+        if (type !== 'liquidation' && (stream.lastRowAt ?? Number.NEGATIVE_INFINITY) < openedAt) silent.push(stream);
       }
     }
     for (const [type, at] of newest) this.checkClass(type, now, at);
+    if (now - openedAt >= FIRST_ROW_LIMIT_MS) this.checkFirst(silent, now);
   }
 
-  private checkFirst(stream: StreamState, now: number, openedAt: number): void {
-    if (stream.type === 'liquidation' || stream.lastRowAt !== null || stream.toldSilent) return;
-    if (now - openedAt < FIRST_ROW_LIMIT_MS) return;
-    stream.toldSilent = true;
-    this.alarms.neverDelivered(stream);
+  private checkFirst(silent: StreamState[], now: number): void {
+    if (silent.length === 0) this.repeatMs = REPEAT_MS;
+    if (silent.length === 0 || now < this.nextFirstAlarmAt) return;
+    this.nextFirstAlarmAt = now + this.repeatMs;
+    this.repeatMs = Math.min(this.repeatMs * 2, LAST_REPEAT_MS);
+    this.alarms.neverDelivered(silent);
   }
 
   private checkClass(type: DataType, now: number, newestAt: number): void {
