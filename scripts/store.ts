@@ -32,8 +32,8 @@ import { isGuarded, tellLeftOut } from './lib/crash_points.ts';
 import { replayHealing } from './lib/deadletter.ts';
 import { ackFloor, type Checkpoint, placeDurable } from './lib/durables.ts';
 import { currentEpoch } from './lib/epochs.ts';
-import { readingSequence, type Sequence, TRADES, WHOLE_BOOKS } from './lib/gap_finder.ts';
 import { GapKeeper } from './lib/gap_keeper.ts';
+import { sequences } from './lib/gap_sequences.ts';
 import { ConnectionWatch, connectNats, ensureStreams, storedMessage } from './lib/jetstream.ts';
 import { takeLock } from './lib/lock.ts';
 import { createLogger, type Logger } from './lib/log.ts';
@@ -311,14 +311,6 @@ async function heal({ config, nats, log }: Store, stop: AbortSignal): Promise<vo
       log.warn({ event: 'deadletters_not_replayed', err: error });
     }
   }
-}
-
-/** Everything in which a missing row can be told by a number. */
-function sequences(): Sequence[] {
-  const readings = Object.values(EXCHANGE_MODULES).flatMap(({ exchange, readings = [] }) =>
-    readings.map((series) => readingSequence(exchange, series)),
-  );
-  return [TRADES, WHOLE_BOOKS, ...readings];
 }
 
 /** The watch over holes in hot, and its way to JetStream. */

@@ -128,6 +128,11 @@ export class Pipeline {
     await waitFor(name, READY_MS, async () => (await this.health(name)) !== null);
   }
 
+  async startReplicate(): Promise<void> {
+    this.launch('replicate', scriptPlan('replicate', [], this.env, this.logDir));
+    await waitFor('replicate', READY_MS, async () => (await this.health('replicate')) !== null);
+  }
+
   private get environmentOfB(): NodeJS.ProcessEnv {
     return {
       MARKETPRISM_COLLECTOR_ID: 'test-b',
@@ -161,6 +166,7 @@ export class Pipeline {
       'collector',
       'collector_b',
       'store',
+      'replicate',
       'exchange_sim',
       'clickhouse_embedded',
       'nats-server',
@@ -205,9 +211,9 @@ export class Pipeline {
     return connect({ servers: this.env.MARKETPRISM_NATS_URL! });
   }
 
-  async health(name: 'store' | CollectorName): Promise<HealthDocument | null> {
-    const { store, health, healthB } = this.ports;
-    const port = { store, collector: health, collector_b: healthB }[name];
+  async health(name: 'store' | 'replicate' | CollectorName): Promise<HealthDocument | null> {
+    const { store, replicate, health, healthB } = this.ports;
+    const port = { store, replicate, collector: health, collector_b: healthB }[name];
     return fetch(`http://127.0.0.1:${port}/health`).then(
       (answer) => answer.json() as Promise<HealthDocument>,
       () => null,

@@ -25,6 +25,7 @@ const STREAM_NOT_FOUND = 10059;
 /** A broker that is away is told once in this time while a service waits for it. */
 const WAITING_LOG_MS = 10_000;
 
+const CONNECT_WITHIN_MS = 5000;
 /** Between attempts to reach a broker that was lost. */
 const RECONNECT_WAIT_MS = 500;
 const TIMER_SLACK_MS = 10;
@@ -54,6 +55,15 @@ export async function connectNats(url: string, name: string, log: Logger): Promi
     return connection;
   } finally {
     clearInterval(timer);
+  }
+}
+
+/** Connects at once or not at all, for whoever looks and goes. @throws Error saying that the broker cannot be reached */
+export async function connectOnce(url: string, name: string): Promise<NatsConnection> {
+  try {
+    return await connect({ servers: url.split(','), name, timeout: CONNECT_WITHIN_MS, reconnect: false });
+  } catch (error) {
+    throw new Error(`the broker at ${shownUrl(url)} cannot be reached: ${(error as Error).message}`);
   }
 }
 

@@ -1,0 +1,121 @@
+const USAGE = `
+integrity.ts: asks everything that should be true of the stored data and of what it goes through, and says what is not.
+
+Usage:   npx tsx scripts/integrity.ts [--quick | --full | --deep | --from TIME --to TIME] [--detailed-report FILE] [--json]
+Example: npx tsx scripts/integrity.ts --full
+         npx tsx scripts/integrity.ts --from 2026-11-20T08:00:00Z --to 2026-11-20T09:00:00Z --detailed-report report.json
+
+Flags:
+  --quick                 the last hour (default)
+  --full                  the last 24 hours
+  --deep                  the last 14 days
+  --from TIME --to TIME   another time, UTC
+  --detailed-report FILE  writes every finding with the query that shows it, as JSON
+  --json                  prints each check as a JSON line, and the whole as the last one
+
+A check is healthy, degraded (a warning), unhealthy, not applicable here, or unchecked: asked in vain, which is never called healthy.
+
+Environment: CLICKHOUSE_URL, CLICKHOUSE_USER, CLICKHOUSE_PASSWORD, MARKETPRISM_COLD_CLICKHOUSE_URL, MARKETPRISM_NATS_URL, MARKETPRISM_DATA_DIR,
+MARKETPRISM_MODE (demo looks at a demo), HEALTH_CHECK_PORT, HOT_STORAGE_HTTP_PORT, COLD_STORAGE_HTTP_PORT.
+Exit code: the worst of all: 0 healthy, 1 degraded, 2 unhealthy, 3 a check could not be asked.
+`;
+
+import { type Context, type Outcome, run, verdictOfAll } from './lib/checks/check.ts';
+import { CHECKS } from './lib/checks/index.ts';
+import { flags, runAsScript, UsageError } from './lib/cli.ts';
+import { createClickHouse } from './lib/clickhouse.ts';
+import { loadConfig } from './lib/config.ts';
+import { writeJsonAtomic } from './lib/files.ts';
+import { EXIT, textTable } from './lib/status.ts';
+import { steadyNow } from './lib/steady.ts';
+
+const HOUR_MS = 3_600_000;
+const SPANS = { quick: HOUR_MS, full: 24 * HOUR_MS, deep: 14 * 24 * HOUR_MS } as const;
+/** Findings of one check that are printed; the report has all. */
+const SHOWN = 10;
+
+const OPTIONS = {
+  quick: { type: 'boolean', default: false },
+  full: { type: 'boolean', default: false },
+  deep: { type: 'boolean', default: false },
+  from: { type: 'string' },
+  to: { type: 'string' },
+  'detailed-report': { type: 'string' },
+  json: { type: 'boolean', default: false },
+} as const;
+
+function spanOf(given: ReturnType<typeof flags<typeof OPTIONS>>, now: number): { from: number; to: number } {
+  const named = (['quick', 'full', 'deep'] as const).filter((name) => given[name]);
+  const { from, to } = given;
+  if (named.length > 1 || (named.length > 0 && (from ?? to) !== undefined))
+    throw new UsageError('--quick, --full, --deep and --from --to exclude each other');
+  if ((from === undefined) !== (to === undefined)) throw new UsageError('--from and --to come together');
+  if (from === undefined || to === undefined) return { from: now - SPANS[named[0] ?? 'quick'], to: now };
+  const [first, last] = [time('--from', from), time('--to', to)];
+  if (first >= last) throw new UsageError(`--from ${from} is not before --to ${to}`);
+  return { from: first, to: last };
+}
+
+function time(flag: string, text: string): number {
+  const ms = Date.parse(/[zZ]$|[+-]\d\d:\d\d$/.test(text) ? text : `${text}${text.includes('T') ? '' : 'T00:00:00'}Z`);
+  if (Number.isNaN(ms)) throw new UsageError(`${flag} takes a time such as 2026-11-20T08:00:00Z, not "${text}"`);
+  return ms;
+}
+
+/** A check as people read it. */
+function tell({ check, verdict, figure, findings }: Outcome): string {
+  const lines = [`${verdict.padEnd(14)}  ${check.name.padEnd(16)}  ${figure}  (limit: ${check.limit})`];
+  for (const { severity, subject, what } of findings.slice(0, SHOWN))
+    lines.push(`    ${severity}: ${subject}: ${what}`);
+  if (findings.length > SHOWN) lines.push(`    … and ${findings.length - SHOWN} more`);
+  if (findings.some(({ severity }) => severity !== 'hint')) lines.push(`    fix: ${check.fix}`);
+  return lines.join('\n');
+}
+
+function summary(outcomes: Outcome[]): string {
+  const head = ['check', 'verdict', 'findings', 'ms'];
+  const rows = outcomes.map(({ check, verdict, findings, ms }) => [
+    ...[check.name, verdict, String(findings.filter(({ severity }) => severity !== 'hint').length), String(ms)],
+  ]);
+  return textTable(head, rows, 2);
+}
+
+async function main(): Promise<number> {
+  const given = flags(USAGE, OPTIONS);
+  const config = loadConfig();
+  const now = Date.now();
+  const span = spanOf(given, now);
+  const account = { username: config.clickhouseUser, password: config.clickhousePassword };
+  const hot = createClickHouse({ url: config.clickhouseUrl, ...account }, 'marketprism-integrity');
+  const cold = createClickHouse({ url: config.coldClickhouseUrl, ...account }, 'marketprism-integrity');
+  const context: Context = { config, hot, cold, now, ...span };
+  const outcomes: Outcome[] = [];
+  try {
+    for (const check of CHECKS) {
+      const outcome = await run(check, context, steadyNow);
+      outcomes.push(outcome);
+      process.stdout.write(`${given.json ? JSON.stringify(flat(outcome)) : tell(outcome)}\n`);
+    }
+  } finally {
+    await Promise.all([hot.close(), cold.close()]);
+  }
+  const verdict = verdictOfAll(outcomes);
+  const whole = {
+    status: verdict,
+    exit_code: EXIT[verdict],
+    from: new Date(span.from).toISOString(),
+    to: new Date(span.to).toISOString(),
+  };
+  if (given['detailed-report'] !== undefined)
+    writeJsonAtomic(given['detailed-report'], { ...whole, checks: outcomes.map(flat) });
+  process.stdout.write(
+    given.json ? `${JSON.stringify(whole)}\n` : `\n${summary(outcomes)}\n\n${whole.from} to ${whole.to}: ${verdict}\n`,
+  );
+  return EXIT[verdict];
+}
+
+function flat({ check: { name, question, limit, fix }, ...outcome }: Outcome): object {
+  return { name, question, limit, fix, ...outcome };
+}
+
+runAsScript(import.meta.url, main);

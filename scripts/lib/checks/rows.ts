@@ -1,0 +1,465 @@
+/** Checks of rows: whether any is missing, doubled, late or impossible. */
+
+import { streamKey } from '../arrivals.ts';
+import { selectText } from '../clickhouse.ts';
+import { findBrokenChains, hasChain } from '../gap_chains.ts';
+import { findMissing, type Sequence } from '../gap_finder.ts';
+import { at, type FinderOptions, type GapStream, type Mark, ms, STREAM, storedStreams } from '../gap_rows.ts';
+import { sequences } from '../gap_sequences.ts';
+import { pause } from '../pause.ts';
+import { DATA_TYPES, type DataType, type GapRow, TABLES } from '../rows.ts';
+import {
+  type Check,
+  type Context,
+  type Finding,
+  NotApplicable,
+  type Severity,
+  severityOfCompleteness,
+} from './check.ts';
+
+const SETTINGS = { max_execution_time: 300 };
+const MINUTE_MS = 60_000;
+const HOUR_MS = 3_600_000;
+/** Rows of market data; gaps are told by checks of their own. */
+const MARKET_TYPES = DATA_TYPES.filter((type) => type !== 'gap');
+const STEADY_TYPES: readonly DataType[] = ['trade', 'orderbook', 'orderbook_update'];
+/** A hole is the store's own business for this long beyond its age: it looks, declares and publishes. */
+const DECLARED_WITHIN_MS = 30_000;
+/** Hot has what arrived in the last three days: of the last two it has everything. */
+const HOT_HAS_MS = 48 * HOUR_MS;
+/** A round of replication goes on while it is compared with: what differs then must differ again. */
+const SECOND_LOOK_MS = 15_000;
+const MOST_LAG_MS = HOUR_MS;
+const MOST_DELAY_MS = 30 * MINUTE_MS;
+const FUTURE_MS = MINUTE_MS;
+/** A gap that is open for longer is not being filled. */
+const OPEN_LIMIT_MS = 10 * MINUTE_MS;
+const MOST_OFF = 0.05;
+
+function subject(type: string, [exchange, market, symbol]: string[]): string {
+  return `${type} ${exchange} ${market} ${symbol}`;
+}
+
+function within({ from, to }: Context): string {
+  return `timestamp >= ${at(from)} AND timestamp < ${at(to)}`;
+}
+
+function plural(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? '' : 's'}`;
+}
+
+/** When a stream is silent for too long, ms, and how bad that is. */
+function silence(type: DataType): { limitMs: number; severity: Severity } {
+  if (STEADY_TYPES.includes(type)) return { limitMs: 5 * MINUTE_MS, severity: 'high' };
+  if (type === 'liquidation') return { limitMs: HOUR_MS, severity: 'hint' };
+  return { limitMs: 8 * HOUR_MS, severity: 'medium' };
+}
+
+export const freshness: Check = {
+  name: 'freshness',
+  question: 'Is each stream that was there in the last day still coming?',
+  limit: 'trades and books 5 min, others 8 h, liquidations 1 h (a hint)',
+  fix: 'journalctl -u marketprism-collector; curl -s http://127.0.0.1:8087/health',
+  async ask({ hot, config, now }) {
+    const database = config.hotDatabase;
+    const findings: Finding[] = [];
+    const seen = new Set<string>();
+    let streams = 0;
+    for (const type of MARKET_TYPES) {
+      const query = `SELECT ${STREAM}, ${ms('max(timestamp)')} FROM ${database}.${TABLES[type].name} WHERE created_at > ${at(now - 24 * HOUR_MS)} GROUP BY ${STREAM}`;
+      const { limitMs, severity } = silence(type);
+      for (const cells of await selectText(hot, query, SETTINGS)) {
+        streams += 1;
+        seen.add(cells[0]!);
+        const age = now - Number(cells[3]);
+        if (age <= limitMs) continue;
+        const what = `the newest is ${(age / MINUTE_MS).toFixed(1)} min old`;
+        findings.push({ subject: subject(type, cells), what, severity, evidence: query });
+      }
+    }
+    for (const exchange of config.exchanges.filter((each) => !seen.has(each))) {
+      const what = 'no row of it arrived in the last 24 h';
+      findings.push({ subject: exchange, what, severity: 'critical', evidence: `${database}: all tables` });
+    }
+    return { figure: plural(streams, 'stream'), findings };
+  },
+};
+
+export const duplicates: Check = {
+  name: 'duplicates',
+  question: 'Is any row in hot or in cold more than once?',
+  limit: '0',
+  fix: 'look at the rows by the query in --detailed-report',
+  async ask(context) {
+    const { hot, cold, config } = context;
+    const findings: Finding[] = [];
+    let rows = 0;
+    for (const [client, database] of [
+      [hot, config.hotDatabase],
+      [cold, config.coldDatabase],
+    ] as const) {
+      for (const type of DATA_TYPES) {
+        const { name, key } = TABLES[type];
+        const query = `SELECT ${STREAM}, count(), uniqExact(${key.join(', ')}) FROM ${database}.${name} WHERE ${within(context)} GROUP BY ${STREAM}`;
+        for (const cells of await selectText(client, query, SETTINGS)) {
+          const [count, unique] = cells.slice(3).map(Number) as [number, number];
+          rows += count;
+          if (count === unique) continue;
+          const what = `${plural(count - unique, 'row')} too many in ${database}`;
+          findings.push({ subject: subject(type, cells), what, severity: 'high', evidence: query });
+        }
+      }
+    }
+    return { figure: plural(rows, 'row'), findings };
+  },
+};
+
+export const continuity: Check = {
+  name: 'continuity',
+  question: 'Is everything that is missing between two rows declared as a gap?',
+  limit: '0 undeclared rows',
+  fix: 'rm data/state/gap_marks.json; systemctl restart marketprism-store: all of hot is looked at again, declared and filled',
+  async ask(context) {
+    const { hot, config, now } = context;
+    const options: FinderOptions = {
+      client: hot,
+      database: config.hotDatabase,
+      dataSource: config.mode,
+      ageMs: config.gapAgeMs * 2 + DECLARED_WITHIN_MS,
+      collectorStart: async () => null,
+    };
+    const settled = { epoch: Number.MAX_SAFE_INTEGER, seq: Number.MAX_SAFE_INTEGER };
+    const found: GapRow[] = [];
+    for (const sequence of sequences()) {
+      const all = await storedStreams(hot, config.hotDatabase, TABLES[sequence.type].name);
+      const firsts = await firstNumbers(context, sequence);
+      const streams = all.filter((stream) => sequence.covers(stream) && firsts.has(keyOf(stream)));
+      found.push(...(await findMissing(options, sequence, streams, firsts, now, settled)).gaps);
+    }
+    const heads = await firstDiffs(context);
+    const books = (await storedStreams(hot, config.hotDatabase, TABLES.orderbook_update.name)).filter(
+      (stream) => hasChain(stream) && heads.has(keyOf(stream)),
+    );
+    found.push(...(await findBrokenChains(options, books, heads, now, settled)).gaps);
+    const declared = await declaredGaps(context);
+    const inTime = found.filter((gap) => gap.to_time >= context.from && gap.from_time < context.to);
+    const silent = inTime.filter((gap) => !isDeclared(gap, declared));
+    const counts = await rowsByStream(context);
+    const findings = silent.map((gap): Finding => {
+      const stored = counts.get(`${gap.data_type} ${keyOf(gap)}`) ?? 0;
+      const severity =
+        gap.rows === null ? 'medium' : severityOfCompleteness((100 * stored) / (stored + Number(gap.rows)));
+      return {
+        subject: subject(gap.data_type, [gap.exchange, gap.market_type, gap.symbol]),
+        what: `${gap.rows ?? 'unknown many'} rows from ${gap.from_id} to ${gap.to_id} are missing, and nobody said so`,
+        severity,
+        evidence: `SELECT * FROM ${config.hotDatabase}.gaps_now WHERE exchange = '${gap.exchange}' AND symbol = '${gap.symbol}' AND data_type = '${gap.data_type}'`,
+      };
+    });
+    return { figure: `${plural(inTime.length, 'hole')}, ${silent.length} undeclared`, findings };
+  },
+};
+
+function keyOf({ exchange, market_type, symbol }: GapStream): string {
+  return streamKey(exchange, market_type, symbol);
+}
+
+/** The first number of each stream in the time, before which nothing is asked. */
+async function firstNumbers(context: Context, { type, number, only }: Sequence): Promise<Map<string, Mark>> {
+  const query =
+    `SELECT ${STREAM}, toString(argMin(number, timestamp)), ${ms('min(timestamp)')} FROM (SELECT ${STREAM}, timestamp, ${number} AS number ` +
+    `FROM ${context.config.hotDatabase}.${TABLES[type].name} WHERE ${only} AND ${within(context)}) WHERE number > 0 GROUP BY ${STREAM}`;
+  return marksFrom(await selectText(context.hot, query, SETTINGS));
+}
+
+async function firstDiffs(context: Context): Promise<Map<string, Mark>> {
+  const query = `SELECT ${STREAM}, toString(argMin(last_update_id, timestamp)), ${ms('min(timestamp)')} FROM ${context.config.hotDatabase}.orderbook_updates WHERE NOT is_snapshot AND ${within(context)} GROUP BY ${STREAM}`;
+  return marksFrom(await selectText(context.hot, query, SETTINGS));
+}
+
+function marksFrom(rows: string[][]): Map<string, Mark> {
+  return new Map(
+    rows.map(([exchange, market, symbol, id, time]) => [
+      streamKey(exchange!, market!, symbol!),
+      { id: id!, time: Number(time) },
+    ]),
+  );
+}
+
+interface Declared {
+  key: string;
+  from: bigint;
+  to: bigint;
+}
+
+async function declaredGaps({ hot, config }: Context): Promise<Declared[]> {
+  const query = `SELECT data_type, ${STREAM}, from_id, to_id FROM ${config.hotDatabase}.gaps_now`;
+  return (await selectText(hot, query, SETTINGS)).map(([type, exchange, market, symbol, from, to]) => ({
+    key: `${type} ${streamKey(exchange!, market!, symbol!)}`,
+    from: BigInt(from!),
+    to: BigInt(to!),
+  }));
+}
+
+function isDeclared(gap: GapRow, declared: Declared[]): boolean {
+  const key = `${gap.data_type} ${keyOf(gap)}`;
+  return declared.some((each) => each.key === key && each.from <= BigInt(gap.from_id) && BigInt(gap.to_id) <= each.to);
+}
+
+async function rowsByStream(context: Context): Promise<Map<string, number>> {
+  const counts = new Map<string, number>();
+  for (const type of MARKET_TYPES) {
+    const query = `SELECT ${STREAM}, count() FROM ${context.config.hotDatabase}.${TABLES[type].name} WHERE ${within(context)} GROUP BY ${STREAM}`;
+    for (const [exchange, market, symbol, count] of await selectText(context.hot, query, SETTINGS))
+      counts.set(`${type} ${streamKey(exchange!, market!, symbol!)}`, Number(count));
+  }
+  return counts;
+}
+
+export const gaps: Check = {
+  name: 'gaps',
+  question: 'Which rows are known to be missing?',
+  limit: 'none open for more than 10 min; those that no venue serves are a hint',
+  fix: 'npx tsx scripts/manage.ts status',
+  async ask(context) {
+    const { hot, config, now } = context;
+    const query =
+      `SELECT data_type, ${STREAM}, toString(status), ${ms('detected_at')}, ifNull(toString(rows), '?') FROM ${config.hotDatabase}.gaps_now ` +
+      `WHERE to_time >= ${at(context.from)} AND from_time < ${at(context.to)} AND status != 'filled'`;
+    const findings: Finding[] = [];
+    const counts = { open: 0, unfillable: 0 };
+    for (const [type, ...cells] of await selectText(hot, query, SETTINGS)) {
+      const [status, detected, rows] = cells.slice(3) as ['open' | 'unfillable', string, string];
+      counts[status] += 1;
+      const age = now - Number(detected);
+      const isOld = status === 'open' && age > OPEN_LIMIT_MS;
+      if (status === 'open' && !isOld) continue;
+      findings.push({
+        subject: subject(type!, cells),
+        what: isOld ? `${rows} rows, open for ${Math.round(age / MINUTE_MS)} min` : `${rows} rows that nobody serves`,
+        severity: isOld ? 'medium' : 'hint',
+        evidence: query,
+      });
+    }
+    return { figure: `${counts.open} open, ${counts.unfillable} unfillable`, findings };
+  },
+};
+
+interface Content {
+  rows: number;
+  hash: string;
+}
+
+export const hotAgainstCold: Check = {
+  name: 'hot against cold',
+  question: 'Does cold hold what hot holds, up to where replication says so, by count and hash?',
+  limit: '0 rows; lag 60 min',
+  fix: 'npx tsx scripts/replicate.ts --backfill FROM TO gives cold what only hot has',
+  async ask(context) {
+    const { hot, cold, config, now } = context;
+    if (context.to < now - HOT_HAS_MS) throw new NotApplicable('hot does not reach back so far');
+    const span = { ...context, from: Math.max(context.from, now - HOT_HAS_MS) };
+    const findings: Finding[] = [];
+    let rows = 0;
+    let lag = 0;
+    for (const type of DATA_TYPES) {
+      const { name } = TABLES[type];
+      const upto = await progressOf(context, name);
+      const waiting = `SELECT ${ms('min(created_at)')}, count() FROM ${config.hotDatabase}.${name} WHERE (js_epoch, js_seq) > ${upto}`;
+      const [[oldest, count] = []] = await selectText(hot, waiting, SETTINGS);
+      if (Number(count) > 0) lag = Math.max(lag, now - Number(oldest));
+      let different = await differing(span, type);
+      // While rows wait to be replicated, what was brought back into hot may wait among them.
+      if (different.length > 0 && Number(count) > 0) {
+        await pause(SECOND_LOOK_MS);
+        different = await differing(span, type);
+      }
+      for (const each of different) findings.push(each);
+      const total = `SELECT count() FROM ${config.coldDatabase}.${name} WHERE ${within(span)}`;
+      rows += Number((await selectText(cold, total, SETTINGS))[0]![0]);
+    }
+    if (lag > MOST_LAG_MS)
+      findings.push({
+        subject: 'replication',
+        what: `${Math.round(lag / MINUTE_MS)} min behind`,
+        severity: 'medium',
+        evidence: `${config.coldDatabase}.replication_progress`,
+      });
+    return { figure: `${plural(rows, 'row')} in cold, ${(lag / MINUTE_MS).toFixed(1)} min behind`, findings };
+  },
+};
+
+async function progressOf({ cold, config }: Context, table: string): Promise<string> {
+  const query = `SELECT max((js_epoch, upto_seq)).1, max((js_epoch, upto_seq)).2 FROM ${config.coldDatabase}.replication_progress WHERE table_name = '${table}'`;
+  const [[epoch, seq] = []] = await selectText(cold, query, SETTINGS);
+  return `(${epoch}, ${seq})`;
+}
+
+const ABOUT_ARRIVAL = new Set(['received_at', 'created_at', 'data_source', 'js_epoch', 'js_seq']);
+
+/** Streams of a type of which hot, as far as it is replicated, and cold do not hold the same. */
+async function differing(context: Context, type: DataType): Promise<Finding[]> {
+  const { hot, cold, config } = context;
+  const { name, columns } = TABLES[type];
+  const values = columns.filter((each) => !ABOUT_ARRIVAL.has(each.name)).map((each) => each.name);
+  const content = (database: string, more: string) =>
+    `SELECT ${STREAM}, count(), toString(sum(cityHash64(formatRow('JSONCompactEachRow', ${values.join(', ')})))) ` +
+    `FROM ${database}.${name} WHERE ${within(context)}${more} GROUP BY ${STREAM}`;
+  const hotQuery = content(config.hotDatabase, ` AND (js_epoch, js_seq) <= ${await progressOf(context, name)}`);
+  const inHot = contentsFrom(await selectText(hot, hotQuery, SETTINGS));
+  const inCold = contentsFrom(await selectText(cold, content(config.coldDatabase, ''), SETTINGS));
+  const findings: Finding[] = [];
+  for (const stream of new Set([...inHot.keys(), ...inCold.keys()])) {
+    const [one, other] = [inHot.get(stream) ?? EMPTY, inCold.get(stream) ?? EMPTY];
+    if (one.rows === other.rows && one.hash === other.hash) continue;
+    const [less, more] = [Math.min(one.rows, other.rows), Math.max(one.rows, other.rows)];
+    const lacking = one.rows < other.rows ? 'hot' : 'cold';
+    findings.push({
+      subject: `${type} ${stream}`,
+      what:
+        less === more
+          ? `${plural(more, 'row')} in both, with other values`
+          : `${lacking} lacks ${more - less} of ${more} rows`,
+      severity: less === more ? 'high' : severityOfCompleteness((100 * less) / more),
+      evidence: hotQuery,
+    });
+  }
+  return findings;
+}
+
+const EMPTY: Content = { rows: 0, hash: '0' };
+
+function contentsFrom(rows: string[][]): Map<string, Content> {
+  return new Map(
+    rows.map(([exchange, market, symbol, count, hash]) => [
+      `${exchange} ${market} ${symbol}`,
+      { rows: Number(count), hash: hash! },
+    ]),
+  );
+}
+
+export const storageDelay: Check = {
+  name: 'storage delay',
+  question: 'How long does a row take from its socket to hot?',
+  limit: '30 min',
+  fix: 'journalctl -u marketprism-store; curl -s http://127.0.0.1:8085/health',
+  async ask(context) {
+    const findings: Finding[] = [];
+    let worst = 0;
+    for (const type of MARKET_TYPES) {
+      const query = `SELECT ${STREAM}, max(toUnixTimestamp64Milli(created_at) - intDiv(toUnixTimestamp64Micro(received_at), 1000)) FROM ${context.config.hotDatabase}.${TABLES[type].name} WHERE ${within(context)} AND data_source NOT LIKE 'backfill:%' GROUP BY ${STREAM}`;
+      for (const cells of await selectText(context.hot, query, SETTINGS)) {
+        const delay = Number(cells[3]);
+        worst = Math.max(worst, delay);
+        if (delay <= MOST_DELAY_MS) continue;
+        const what = `up to ${Math.round(delay / MINUTE_MS)} min`;
+        findings.push({ subject: subject(type, cells), what, severity: 'medium', evidence: query });
+      }
+    }
+    return { figure: `at most ${(worst / 1000).toFixed(1)} s`, findings };
+  },
+};
+
+/** Conditions under which a row cannot be right, by type. */
+const IMPOSSIBLE: { types: DataType[]; condition: string; what: string; severity: Severity }[] = [
+  {
+    types: ['trade', 'liquidation'],
+    condition: 'price <= 0',
+    what: 'a price that is not above zero',
+    severity: 'high',
+  },
+  {
+    types: ['trade', 'liquidation'],
+    condition: 'quantity <= 0',
+    what: 'a quantity that is not above zero',
+    severity: 'high',
+  },
+  {
+    types: ['orderbook'],
+    condition: 'best_bid_price >= best_ask_price OR best_bid_price <= 0',
+    what: 'a best bid that is not below the best ask, or not above zero',
+    severity: 'high',
+  },
+  {
+    types: ['lsr_top_position'],
+    condition: 'abs(toFloat64(long_position_ratio) + toFloat64(short_position_ratio) - 1) > 0.01',
+    what: 'shares that do not add to 1',
+    severity: 'medium',
+  },
+  {
+    types: ['lsr_all_account'],
+    condition: 'abs(toFloat64(long_account_ratio) + toFloat64(short_account_ratio) - 1) > 0.01',
+    what: 'shares that do not add to 1',
+    severity: 'medium',
+  },
+  {
+    types: MARKET_TYPES,
+    condition: `toUnixTimestamp64Milli(timestamp) > toUnixTimestamp64Milli(created_at) + ${FUTURE_MS}`,
+    what: 'a time that was still to come when it was stored',
+    severity: 'high',
+  },
+];
+/** A rate of funding may rest at zero, and nothing need be open in a contract that nobody trades. */
+const MAY_BE_ZERO = new Set(['funding_rate', 'open_interest', 'open_interest_value', 'contracts']);
+
+export const values: Check = {
+  name: 'values',
+  question: 'Is any value impossible, far from its neighbours and other venues, or a column empty?',
+  limit: 'no impossible one; 5 % from the median of the minute',
+  fix: 'look at the rows by the query in --detailed-report',
+  async ask(context) {
+    const { hot, config } = context;
+    const findings: Finding[] = [];
+    let rows = 0;
+    const add = async (type: DataType, query: string, what: (cells: string[]) => string, severity: Severity) => {
+      for (const cells of await selectText(hot, query, SETTINGS))
+        findings.push({ subject: subject(type, cells), what: what(cells), severity, evidence: query });
+    };
+    for (const type of MARKET_TYPES) {
+      const table = `${config.hotDatabase}.${TABLES[type].name}`;
+      // A row from the future lies in no time that is over.
+      const lately = `timestamp >= ${at(context.from)}`;
+      for (const { types, condition, what, severity } of IMPOSSIBLE) {
+        if (!types.includes(type)) continue;
+        const query = `SELECT ${STREAM}, count() FROM ${table} WHERE ${lately} AND (${condition}) GROUP BY ${STREAM}`;
+        await add(type, query, (cells) => `${plural(Number(cells[3]), 'row')} with ${what}`, severity);
+      }
+      const decimals = TABLES[type].columns.filter(({ kind, name }) => kind === 'decimal' && !MAY_BE_ZERO.has(name));
+      for (const { name } of decimals) {
+        const query = `SELECT ${STREAM}, count() FROM ${table} WHERE ${within(context)} GROUP BY ${STREAM} HAVING countIf(ifNull(${name}, 0) != 0) = 0 AND countIf(${name} IS NOT NULL) > 0`;
+        await add(type, query, (cells) => `${name} is zero in all ${cells[3]} rows`, 'high');
+      }
+      rows += Number((await selectText(hot, `SELECT count() FROM ${table} WHERE ${within(context)}`, SETTINGS))[0]![0]);
+    }
+    await add(
+      'trade',
+      farTrades(context),
+      (cells) => `${plural(Number(cells[3]), 'price')} more than 5 % from the minute's median`,
+      'medium',
+    );
+    await add(
+      'trade',
+      farVenues(context),
+      (cells) => `${plural(Number(cells[3]), 'minute')} in which its median is more than 5 % from that of all venues`,
+      'high',
+    );
+    return { figure: plural(rows, 'row'), findings };
+  },
+};
+
+/** Trades whose price is far from the median of their stream in the same minute. */
+function farTrades(context: Context): string {
+  return (
+    `SELECT ${STREAM}, count() FROM (SELECT ${STREAM}, toFloat64(price) AS own, quantileExact(0.5)(toFloat64(price)) OVER (PARTITION BY ${STREAM}, toStartOfMinute(timestamp)) AS median ` +
+    `FROM ${context.config.hotDatabase}.trades WHERE ${within(context)} AND market_type != 'options') WHERE abs(own / median - 1) > ${MOST_OFF} GROUP BY ${STREAM}`
+  );
+}
+
+/** Minutes in which a stream's median is far from the median of all venues' streams of the same base. */
+function farVenues(context: Context): string {
+  return (
+    `SELECT ${STREAM}, count() FROM (SELECT ${STREAM}, own, quantileExact(0.5)(own) OVER (PARTITION BY splitByChar('-', symbol)[1], minute) AS all, ` +
+    `count() OVER (PARTITION BY splitByChar('-', symbol)[1], minute) AS venues FROM (SELECT ${STREAM}, toStartOfMinute(timestamp) AS minute, quantileExact(0.5)(toFloat64(price)) AS own ` +
+    `FROM ${context.config.hotDatabase}.trades WHERE ${within(context)} AND market_type IN ('spot', 'perpetual') GROUP BY ${STREAM}, minute)) WHERE venues > 2 AND abs(own / all - 1) > ${MOST_OFF} GROUP BY ${STREAM}`
+  );
+}

@@ -1,0 +1,332 @@
+/** integrity.ts as an operator runs it: nothing to say of clean data, and each kind of defect found by its own check. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { SEVERITIES, severityOfCompleteness } from '../scripts/lib/checks/check.ts';
+import { waitFor } from '../scripts/lib/processes.ts';
+import { Pipeline, READY_MS } from './pipeline.ts';
+
+const INTEGRITY = join(import.meta.dirname, '../scripts/integrity.ts');
+
+interface Line {
+  name: string;
+  verdict: string;
+  figure: string;
+  findings: { subject: string; what: string; severity: string; evidence: string }[];
+}
+
+describe('integrity.ts', () => {
+  const pipeline = new Pipeline({
+    MARKETPRISM_GAP_AGE: '1s',
+    MARKETPRISM_EXCHANGES: 'binance_spot,binance_derivatives,okx_spot',
+  });
+  before(async () => {
+    await pipeline.choosePorts();
+    await pipeline.startBroker();
+    await pipeline.startDatabase();
+    await pipeline.startSimulator([]);
+    await pipeline.startStore();
+    await pipeline.startCollector();
+    await pipeline.startReplicate();
+    await waitFor('trades in cold', READY_MS, async () => (await count('marketprism_cold.trades')) > 2000);
+    await pipeline.simulate({ action: 'stop' });
+    await pipeline.drained();
+    await replicated();
+  });
+  after(() => pipeline.close());
+
+  const count = async (table: string) => Number((await pipeline.query(`SELECT count() FROM ${table}`))[0]![0]);
+  /** Whatever hot has is in cold. */
+  const replicated = () =>
+    waitFor(
+      'replication',
+      READY_MS,
+      async () => (await count('marketprism_hot.trades')) === (await count('marketprism_cold.trades')),
+    );
+
+  async function integrity(args: readonly string[], env: NodeJS.ProcessEnv = {}) {
+    const child = spawn(process.execPath, ['--import', 'tsx', INTEGRITY, ...args], {
+      env: { ...pipeline.env, ...env },
+    });
+    let [output, errors] = ['', ''];
+    child.stdout.on('data', (chunk: Buffer) => (output += chunk));
+    child.stderr.on('data', (chunk: Buffer) => (errors += chunk));
+    const code = await new Promise<number | null>((done) => child.once('close', done));
+    return { code, output, errors };
+  }
+
+  async function ask(env: NodeJS.ProcessEnv = {}, ...args: string[]) {
+    const { code, output, errors } = await integrity(['--json', ...args], env);
+    const lines = output
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    const whole = lines.pop() as { status: string; exit_code: number };
+    assert.equal(whole.exit_code, code, errors);
+    return { code, checks: lines as Line[], output };
+  }
+
+  /** What is wrong, as `check severity subject: what`; hints apart, and that the collector has nothing to receive from a market that rests. */
+  const wrong = (checks: Line[]) =>
+    checks.flatMap(({ name, findings }) =>
+      findings
+        .filter(({ severity, subject }) => severity !== 'hint' && subject !== 'collector')
+        .map(({ subject, what, severity }) => `${name} ${severity} ${subject}: ${what}`),
+    );
+
+  test('finds nothing in clean data', async () => {
+    const { code, checks, output } = await ask();
+    assert.deepEqual([wrong(checks), code], [[], 0], output);
+    assert.ok(checks.every(({ verdict }) => verdict === 'healthy'));
+    assert.equal(checks.length, 12);
+    const { code: same, output: text } = await integrity(['--detailed-report', join(pipeline.dir, 'report.json')]);
+    assert.equal(same, 0);
+    assert.match(text, /\nhealthy +duplicates +\d{4,} rows +\(limit: 0\)\n[\s\S]*: healthy\n$/);
+    const report = JSON.parse(readFileSync(join(pipeline.dir, 'report.json'), 'utf8'));
+    assert.deepEqual([report.status, report.checks.length], ['healthy', 12]);
+  });
+
+  const run = (query: string) => pipeline.client().command({ query });
+  const TRADES = 'marketprism_hot.trades';
+  const BTC = "exchange = 'binance_spot' AND symbol = 'BTC-USDT'";
+  const subject = 'trade binance_spot spot BTC-USDT';
+  /** Puts a changed copy of one row in, under a trade id of its own. */
+  const strange = (table: string, replaced: string) =>
+    run(
+      `INSERT INTO ${table} SELECT * REPLACE(${replaced}) FROM (SELECT * FROM ${table} WHERE ${BTC} ORDER BY timestamp DESC LIMIT 1)`,
+    );
+  const aside = (table: string) => run(`CREATE TABLE ${table}_aside ENGINE = Memory AS SELECT * FROM ${table}`);
+  async function back(table: string): Promise<void> {
+    await run(`TRUNCATE TABLE ${table}`);
+    await run(`INSERT INTO ${table} SELECT * FROM ${table}_aside`);
+    await run(`DROP TABLE ${table}_aside`);
+  }
+
+  /** One defect each, made in a copy of the clean data; all findings that it must give, and the exit code. */
+  const DEFECTS: { name: string; table: string; make(): Promise<unknown>; verdict: string; found: RegExp[] }[] = [
+    {
+      name: 'a part of cold that is gone',
+      table: 'marketprism_cold.trades',
+      make: () => run(`DELETE FROM marketprism_cold.trades WHERE ${BTC} AND cityHash64(trade_id) % 2 = 0`),
+      verdict: 'unhealthy',
+      found: [new RegExp(`^hot against cold (high|critical) ${subject}: cold lacks \\d+ of \\d+ rows$`)],
+    },
+    {
+      name: 'rows that are twice in hot',
+      table: TRADES,
+      make: () => run(`INSERT INTO ${TRADES} SELECT * FROM ${TRADES} WHERE ${BTC} LIMIT 7`),
+      verdict: 'unhealthy',
+      found: [
+        new RegExp(`^duplicates high ${subject}: 7 rows too many in marketprism_hot$`),
+        new RegExp(`^hot against cold low ${subject}: cold lacks 7 of \\d+ rows$`),
+      ],
+    },
+    {
+      name: 'another price in cold',
+      table: 'marketprism_cold.trades',
+      make: async () => {
+        await strange('marketprism_cold.trades', 'price + 0.01 AS price, 0 AS js_seq');
+        const [[id] = []] = await pipeline.query('SELECT trade_id FROM marketprism_cold.trades WHERE js_seq = 0');
+        await run(`DELETE FROM marketprism_cold.trades WHERE ${BTC} AND trade_id = '${id}' AND js_seq != 0`);
+      },
+      verdict: 'unhealthy',
+      found: [new RegExp(`^hot against cold high ${subject}: \\d+ rows in both, with other values$`)],
+    },
+    {
+      name: 'a crossed book',
+      table: 'marketprism_hot.orderbooks',
+      make: () =>
+        strange(
+          'marketprism_hot.orderbooks',
+          'best_ask_price AS best_bid_price, best_bid_price AS best_ask_price, 7 AS last_update_id',
+        ),
+      verdict: 'unhealthy',
+      found: [
+        /^hot against cold \w+ orderbook binance_spot spot BTC-USDT: cold lacks 1 of/,
+        /^values high orderbook binance_spot spot BTC-USDT: 1 row with a best bid that is not below the best ask/,
+      ],
+    },
+    {
+      name: 'a price of zero',
+      table: TRADES,
+      make: () => strange(TRADES, "0 AS price, '' AS trade_id"),
+      verdict: 'unhealthy',
+      found: [
+        /^hot against cold low/,
+        new RegExp(`^values high ${subject}: 1 row with a price that is not above zero$`),
+        new RegExp(`^values medium ${subject}: 1 price more than 5 % from the minute's median$`),
+      ],
+    },
+    {
+      name: 'a time that is still to come',
+      table: TRADES,
+      make: () => strange(TRADES, "timestamp + INTERVAL 2 HOUR AS timestamp, '' AS trade_id"),
+      verdict: 'unhealthy',
+      found: [new RegExp(`^values high ${subject}: 1 row with a time that was still to come when it was stored$`)],
+    },
+    {
+      name: 'a column of zeros',
+      table: 'marketprism_hot.lsr_all_accounts',
+      make: () =>
+        run(
+          "ALTER TABLE marketprism_hot.lsr_all_accounts UPDATE long_short_ratio = 0 WHERE symbol = 'BTC-USDT' SETTINGS mutations_sync = 2",
+        ),
+      verdict: 'unhealthy',
+      found: [
+        /^hot against cold high lsr_all_account .* BTC-USDT: \d+ rows? in both, with other values$/,
+        /^values high lsr_all_account .* BTC-USDT: long_short_ratio is zero in all \d+ rows$/,
+      ],
+    },
+    {
+      name: 'a stream whose prices are those of something else',
+      table: TRADES,
+      make: () => run(`ALTER TABLE ${TRADES} UPDATE price = price * 100 WHERE ${BTC} SETTINGS mutations_sync = 2`),
+      verdict: 'unhealthy',
+      found: [
+        new RegExp(`^hot against cold high ${subject}: \\d+ rows in both, with other values$`),
+        new RegExp(
+          `^values high ${subject}: \\d+ minutes? in which its median is more than 5 % from that of all venues$`,
+        ),
+      ],
+    },
+    {
+      name: 'a stream that went silent',
+      table: TRADES,
+      make: () => strange(TRADES, "'OLD-USDT' AS symbol, timestamp - INTERVAL 20 MINUTE AS timestamp"),
+      verdict: 'unhealthy',
+      found: [
+        /^freshness high trade binance_spot spot OLD-USDT: the newest is 2\d\.\d min old$/,
+        /^hot against cold critical trade binance_spot spot OLD-USDT: cold lacks 1 of 1 rows$/,
+      ],
+    },
+    {
+      name: 'a row that was stored late',
+      table: TRADES,
+      make: () => strange(TRADES, "received_at - INTERVAL 40 MINUTE AS received_at, '' AS trade_id"),
+      verdict: 'degraded',
+      found: [
+        new RegExp(`^storage delay medium ${subject}: up to 40 min$`),
+        new RegExp(`^hot against cold low ${subject}: cold lacks 1 of \\d+ rows$`),
+      ],
+    },
+    {
+      name: 'a gap that nobody fills',
+      table: 'marketprism_hot.gaps',
+      make: () =>
+        run(
+          `INSERT INTO marketprism_hot.gaps SELECT timestamp, exchange, market_type, symbol, instrument, 'x' AS gap_id, 'trade' AS data_type, '5' AS from_id, '7' AS to_id, timestamp AS from_time, timestamp AS to_time, 'missing_ids' AS cause, NULL AS reason, 'open' AS status, 3 AS rows, NULL AS filled_rows, now64(3) - INTERVAL 20 MINUTE AS detected_at, NULL AS closed_at, received_at, created_at, data_source, js_epoch, js_seq FROM ${TRADES} WHERE ${BTC} ORDER BY timestamp DESC LIMIT 1`,
+        ),
+      verdict: 'degraded',
+      found: [new RegExp(`^gaps medium ${subject}: 3 rows, open for 20 min$`)],
+    },
+    {
+      name: 'trades that hot lost',
+      table: TRADES,
+      make: async () => {
+        // A hole beside younger rows is the store's own to declare.
+        const young = 'SELECT count() FROM marketprism_hot.trades WHERE created_at > now64(3) - INTERVAL 40 SECOND';
+        await waitFor('old rows', READY_MS, async () => (await pipeline.query(young))[0]![0] === '0');
+        await run(
+          `DELETE FROM ${TRADES} WHERE trade_id IN (SELECT trade_id FROM ${TRADES} WHERE ${BTC} ORDER BY toUInt64(trade_id) LIMIT 20 OFFSET 50) AND ${BTC}`,
+        );
+      },
+      verdict: 'degraded',
+      found: [
+        new RegExp(`^continuity (low|medium) ${subject}: 20 rows from \\d+ to \\d+ are missing, and nobody said so$`),
+        new RegExp(`^hot against cold (low|medium) ${subject}: hot lacks 20 of \\d+ rows$`),
+      ],
+    },
+  ];
+
+  for (const { name, table, make, verdict, found } of DEFECTS) {
+    test(`finds ${name}, and nothing else`, async (context) => {
+      await aside(table);
+      await make();
+      const { checks, output } = await ask();
+      await back(table);
+      const told = wrong(checks);
+      for (const line of told) context.diagnostic(line);
+      assert.equal(told.length, found.length, `${told.join('\n')}\n${output}`);
+      for (const [place, pattern] of found.entries()) assert.match(told[place]!, pattern);
+      const named = checks.filter(({ name: each }) => each !== 'services').map((each) => each.verdict);
+      assert.equal(
+        named.includes('unhealthy') ? 'unhealthy' : named.find((each) => each !== 'healthy'),
+        verdict,
+        told.join('\n'),
+      );
+    });
+  }
+
+  test('finds a foreign column, a consumer that is gone, a dead letter, and a service that does not answer', async () => {
+    await run('ALTER TABLE marketprism_hot.gaps ADD COLUMN more UInt8');
+    const letters = join(pipeline.dir, 'deadletter', 'trade');
+    mkdirSync(letters, { recursive: true });
+    writeFileSync(join(letters, '2026-01-01.ndjson'), 'torn\n');
+    await pipeline.stop('replicate');
+    await pipeline.stop('store');
+    const nats = await pipeline.nats();
+    await (await nats.jetstreamManager()).consumers.delete('MARKET_DATA', 'store_trade');
+    await nats.close();
+    const { code, checks } = await ask();
+    await run('ALTER TABLE marketprism_hot.gaps DROP COLUMN more');
+    rmSync(letters, { recursive: true });
+    const told = wrong(checks);
+    assert.equal(code, 2);
+    for (const pattern of [
+      /^services critical store: does not answer: ECONNREFUSED$/,
+      /^services critical replicate: does not answer: ECONNREFUSED$/,
+      /^schema high marketprism_hot\.gaps: has `more` UInt8$/,
+      /^streams critical MARKET_DATA store_trade: is not there/,
+      /^dead letters high \S+2026-01-01\.ndjson: 1 lines cannot be read$/,
+    ])
+      assert.equal(told.filter((line) => pattern.test(line)).length, 1, `${pattern} in\n${told.join('\n')}`);
+    assert.equal(told.length, 5, told.join('\n'));
+  });
+
+  test('finds an exchange of which nothing comes', async () => {
+    const { checks } = await ask({ MARKETPRISM_EXCHANGES: 'binance_spot,hyperliquid' });
+    const { findings } = checks.find(({ name }) => name === 'freshness')!;
+    assert.deepEqual(
+      findings.map(({ subject: each, what, severity }) => [each, what, severity]),
+      [['hyperliquid', 'no row of it arrived in the last 24 h', 'critical']],
+    );
+  });
+
+  test('what could not be asked is never healthy', async () => {
+    await pipeline.stop('nats-server');
+    const { code, checks } = await ask();
+    const streams = checks.find(({ name }) => name === 'streams')!;
+    assert.equal(streams.verdict, 'unchecked');
+    assert.match(streams.figure, /^the broker at nats:\S+ cannot be reached: /);
+    assert.equal(code, 3);
+  });
+
+  test('a time that hot does not reach back to has no cold to be compared with; a wrong flag is one clear line', async () => {
+    const { checks } = await ask({}, '--from', '2026-01-01', '--to', '2026-01-02T03:00:00Z');
+    assert.equal(checks.find(({ name }) => name === 'hot against cold')!.verdict, 'not applicable');
+    for (const [args, line] of [
+      [['--full', '--deep'], /^--quick, --full, --deep and --from --to exclude each other\n$/],
+      [['--from', '2026-01-01'], /^--from and --to come together\n$/],
+      [['--from', 'soon', '--to', '2026-01-01'], /^--from takes a time such as .*, not "soon"\n$/],
+    ] as const) {
+      const { code, errors } = await integrity(args);
+      assert.deepEqual([code, line.test(errors)], [64, true], errors);
+    }
+  });
+});
+
+test('completeness has a severity', () => {
+  assert.deepEqual([100, 95, 94.9, 80, 79.9, 50, 49.9, 0].map(severityOfCompleteness), [
+    'low',
+    'low',
+    'medium',
+    'medium',
+    'high',
+    'high',
+    'critical',
+    'critical',
+  ]);
+  assert.equal(SEVERITIES.length, 5);
+});
