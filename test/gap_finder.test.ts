@@ -241,7 +241,7 @@ describe('holes in hot', () => {
         },
       },
     );
-    assert.match(told.reason!, /^each trade of these ids .* cannot be known$/);
+    assert.match(told.reason!, /^rows of their socket \(trade\) were missing: .* cannot be known$/);
     assert.notEqual(told.gap_id, gap.gap_id);
     assert.deepEqual(beside('okx_derivatives'), [], 'another exchange');
     assert.deepEqual(beside(gap.exchange, { data_type: 'orderbook_update' }), [], 'another socket');

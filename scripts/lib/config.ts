@@ -122,7 +122,9 @@ const environment = z.object({
   MARKETPRISM_STOPPED_RETRY: z.string().default('5m'),
   MARKETPRISM_REPLICATION_SECONDS: z.coerce
     .number()
-    .refine((seconds) => Number.isInteger(60 / seconds), 'takes whole seconds that divide a minute: 1, 2, 5, 10, 30')
+    .refine((seconds) => Number.isInteger(seconds) && seconds <= 30 && 60 % seconds === 0, {
+      error: 'takes seconds that divide a minute: 1, 2, 3, 5, 6, 10, 12, 15, 20 or 30',
+    })
     .default(10),
   MARKETPRISM_DEADLETTER_RETRY: z.string().default('1m'),
   MARKETPRISM_ACK_WAIT_SECONDS: z.coerce.number().min(1).max(3600).default(60),

@@ -204,7 +204,7 @@ export function liquidationsBeside(
       cause: cause as Cause,
       status: 'unfillable',
       rows: null,
-      reason: `each ${gap.data_type} of these ids is missing, and liquidations share their socket: whether any is missing cannot be known`,
+      reason: `rows of their socket (${gap.data_type}) were missing: whether any liquidation was, too, cannot be known`,
     }),
   ];
 }
