@@ -132,6 +132,21 @@ describe('silence on a socket that is open', () => {
     assert.deepEqual(told.slice(2), ['trade 120']);
   });
 
+  test('of a venue as a whole renews its socket no more often than every ten minutes, though each new one is silent, too', () => {
+    const { coverage, told, check } = watch(channel(BTC, 'trade'));
+    coverage.row('trade', 'BTCUSDT', START);
+    const minutes: number[] = [];
+    let openedAt = START;
+    for (let minute = 0; minute <= 25; minute++) {
+      const before = told.filter((each) => each.startsWith('trade')).length;
+      check(START + minute * MINUTE, openedAt);
+      if (told.filter((each) => each.startsWith('trade')).length === before) continue;
+      minutes.push(minute);
+      openedAt = START + minute * MINUTE;
+    }
+    assert.deepEqual(minutes, [2, 12, 22]);
+  });
+
   test('of a stream that was granted and never delivered is told once, with its name; liquidations may be silent', () => {
     const { coverage, told, check } = watch(
       channel(BTC, 'trade'),

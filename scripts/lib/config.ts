@@ -120,12 +120,11 @@ const environment = z.object({
   MARKETPRISM_GAP_AGE: z.string().default('30s'),
   MARKETPRISM_BLOCKED_RETRY: z.string().default('10m'),
   MARKETPRISM_STOPPED_RETRY: z.string().default('5m'),
-  MARKETPRISM_REPLICATION_SECONDS: z.coerce
-    .number()
-    .refine((seconds) => Number.isInteger(seconds) && seconds <= 30 && 60 % seconds === 0, {
+  MARKETPRISM_REPLICATION_SECONDS: z
+    .enum(['1', '2', '3', '5', '6', '10', '12', '15', '20', '30'], {
       error: 'takes seconds that divide a minute: 1, 2, 3, 5, 6, 10, 12, 15, 20 or 30',
     })
-    .default(10),
+    .default('10'),
   MARKETPRISM_DEADLETTER_RETRY: z.string().default('1m'),
   MARKETPRISM_ACK_WAIT_SECONDS: z.coerce.number().min(1).max(3600).default(60),
   MARKETPRISM_LINGER: z.string().default('5ms'),
@@ -184,7 +183,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     gapAgeMs: duration('MARKETPRISM_GAP_AGE', values.MARKETPRISM_GAP_AGE),
     blockedRetryMs: duration('MARKETPRISM_BLOCKED_RETRY', values.MARKETPRISM_BLOCKED_RETRY),
     stoppedRetryMs: duration('MARKETPRISM_STOPPED_RETRY', values.MARKETPRISM_STOPPED_RETRY),
-    replicationSeconds: values.MARKETPRISM_REPLICATION_SECONDS,
+    replicationSeconds: Number(values.MARKETPRISM_REPLICATION_SECONDS),
     deadletterRetryMs: duration('MARKETPRISM_DEADLETTER_RETRY', values.MARKETPRISM_DEADLETTER_RETRY),
     ackWaitSeconds: values.MARKETPRISM_ACK_WAIT_SECONDS,
     lingerMs: duration('MARKETPRISM_LINGER', values.MARKETPRISM_LINGER),

@@ -8,7 +8,7 @@ import type { ClickHouseClient, ClickHouseSettings } from '@clickhouse/client';
 import { selectText } from './clickhouse.ts';
 import { crashPoint } from './crash_points.ts';
 import type { Logger } from './log.ts';
-import { DATA_TYPES, type DataType, STREAM_COLUMNS, TABLES, type Table } from './rows.ts';
+import { ABOUT_ARRIVAL, DATA_TYPES, type DataType, STREAM_COLUMNS, TABLES, type Table } from './rows.ts';
 import { tableSql } from './schema.ts';
 import { streamOf } from './streams.ts';
 
@@ -21,7 +21,6 @@ const ATTEMPTS = 3;
 /** Every query id of ours, for the fence. */
 export const QUERY_PREFIX = 'replicate:';
 /** Columns that tell how a row came here, and not what it says. */
-const ABOUT_ARRIVAL = new Set(['received_at', 'created_at', 'data_source', 'js_epoch', 'js_seq']);
 const LIMITS: ClickHouseSettings = {
   max_execution_time: 110,
   max_query_size: '67108864',

@@ -358,6 +358,15 @@ export const TABLES: { [T in DataType]: Table } = {
 
 export const DATA_TYPES = Object.keys(TABLES) as DataType[];
 
+/** Columns that tell how a row came, and nothing of what it says. */
+export const ABOUT_ARRIVAL: ReadonlySet<string> = new Set([
+  'received_at',
+  'created_at',
+  'data_source',
+  'js_epoch',
+  'js_seq',
+]);
+
 /** Key members shared by all tables; they come from the subject and are the same for a whole message. */
 export const STREAM_COLUMNS = ['exchange', 'market_type', 'symbol'] as const;
 

@@ -20,6 +20,7 @@ const FIRST_ROW_LIMIT_MS = 60_000;
 const REPEAT_MS = 600_000;
 /** Streams that stay without a first row may be of contracts that nobody trades: each time they are told after twice the time, up to this. */
 const LAST_REPEAT_MS = 24 * 3_600_000;
+const NEVER = Number.NEGATIVE_INFINITY;
 
 export interface SilenceAlarms {
   /** Nothing of this class came for `seconds`, on a socket that is open. */
@@ -31,7 +32,7 @@ export interface SilenceAlarms {
 /** The alarms of one socket's channels. */
 export class SilenceWatch {
   private readonly told = new Map<DataType, number>();
-  private nextFirstAlarmAt = Number.NEGATIVE_INFINITY;
+  private nextFirstAlarmAt = NEVER;
   private repeatMs = REPEAT_MS;
 
   constructor(
@@ -48,11 +49,11 @@ export class SilenceWatch {
       for (const type of types) {
         const stream = this.coverage.find(type, instrument.instrument);
         if (!stream) continue;
-        newest.set(type, Math.max(newest.get(type) ?? openedAt, stream.lastRowAt ?? 0));
-        if (type !== 'liquidation' && (stream.lastRowAt ?? Number.NEGATIVE_INFINITY) < openedAt) silent.push(stream);
+        newest.set(type, Math.max(newest.get(type) ?? NEVER, stream.lastRowAt ?? NEVER));
+        if (type !== 'liquidation' && (stream.lastRowAt ?? NEVER) < openedAt) silent.push(stream);
       }
     }
-    for (const [type, at] of newest) this.checkClass(type, now, at);
+    for (const [type, at] of newest) this.checkClass(type, now, at, openedAt);
     if (now - openedAt >= FIRST_ROW_LIMIT_MS) this.checkFirst(silent, now);
   }
 
@@ -64,15 +65,14 @@ export class SilenceWatch {
     this.alarms.neverDelivered(silent);
   }
 
-  private checkClass(type: DataType, now: number, newestAt: number): void {
+  private checkClass(type: DataType, now: number, newestAt: number, openedAt: number): void {
     const limit = CLASS_LIMITS[type];
     if (limit === undefined) return;
-    if (now - newestAt <= limit) {
-      this.told.delete(type);
-      return;
-    }
-    if (now - (this.told.get(type) ?? Number.NEGATIVE_INFINITY) < REPEAT_MS) return;
+    // A new connection is given its time, and says nothing: only a row ends a silence.
+    if (now - newestAt <= limit) this.told.delete(type);
+    const since = Math.max(newestAt, openedAt);
+    if (now - since <= limit || now - (this.told.get(type) ?? NEVER) < REPEAT_MS) return;
     this.told.set(type, now);
-    this.alarms.classSilent(type, Math.round((now - newestAt) / 1000));
+    this.alarms.classSilent(type, Math.round((now - since) / 1000));
   }
 }

@@ -8,9 +8,10 @@ import { join } from 'node:path';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { request } from 'undici';
 import { selectText } from '../clickhouse.ts';
+import { contentsByStream, NOTHING } from '../contents.ts';
 import { LIQUIDATION_KEY, plainKey, STREAMED_UPDATE } from '../ledger.ts';
 import { holesOf, seriesOf } from '../reading_holes.ts';
-import { DATA_TYPES, type DataType, STREAM_COLUMNS, TABLES } from '../rows.ts';
+import { DATA_TYPES, type DataType, TABLES } from '../rows.ts';
 
 /** A stream's figures. Of sampled types the venues' count means nothing: null. */
 export interface StreamFigures {
@@ -74,7 +75,6 @@ const KEYED: { type: DataType; key: string; isStreamed: string }[] = [
 ];
 /** Shown of many. */
 const SHOWN = 5;
-const ABOUT_ARRIVAL = new Set(['received_at', 'created_at', 'data_source', 'js_epoch', 'js_seq']);
 const SETTINGS = { max_execution_time: 300 };
 
 interface Gap {
@@ -93,7 +93,9 @@ export async function judge(options: VerdictOptions): Promise<Verdict> {
   const streams: StreamFigures[] = [];
   const sentStreams = await sentBy(options.control);
   for (const type of DATA_TYPES) {
-    const [hot, cold] = [await tableOf(options, type, 'hot'), await tableOf(options, type, 'cold')];
+    const { client, hotDatabase, coldDatabase } = options;
+    const hot = await contentsByStream(client, hotDatabase, type);
+    const cold = await contentsByStream(client, coldDatabase, type);
     const keyed = KEYED.find((each) => each.type === type);
     const names = new Set([...hot.keys(), ...cold.keys()]);
     for (const each of keyed ? sentStreams : []) if (each.data_type === type && each.sent > 0) names.add(nameOf(each));
@@ -122,38 +124,6 @@ export async function judge(options: VerdictOptions): Promise<Verdict> {
   }
   differences.push(...(await readingDifferences(options)), ...(await openGaps(options)), ...deadLetters(options));
   return { streams, differences };
-}
-
-interface TableFigures {
-  rows: number;
-  unique: number;
-  /** Sum of the hashes of all values that are not about the arrival. */
-  hash: string;
-}
-const NOTHING: TableFigures = { rows: 0, unique: 0, hash: '0' };
-
-/** Figures of a table by stream. */
-async function tableOf(
-  { client, hotDatabase, coldDatabase }: VerdictOptions,
-  type: DataType,
-  tier: 'hot' | 'cold',
-): Promise<Map<string, TableFigures>> {
-  const { name, key, columns } = TABLES[type];
-  const values = columns.map((column) => column.name).filter((column) => !ABOUT_ARRIVAL.has(column));
-  const stream = STREAM_COLUMNS.join(', ');
-  const database = tier === 'hot' ? hotDatabase : coldDatabase;
-  const query = [
-    `SELECT ${stream}, toString(count()), toString(uniqExact(${key.join(', ')})),`,
-    `toString(sum(cityHash64(formatRow('JSONCompactEachRow', ${values.join(', ')}))))`,
-    `FROM ${database}.${name} GROUP BY ${stream}`,
-  ].join(' ');
-  const rows = await selectText(client, query, SETTINGS);
-  return new Map(
-    rows.map(([exchange, market_type, symbol, count, unique, hash]) => [
-      `${exchange} ${market_type} ${symbol}`,
-      { rows: Number(count), unique: Number(unique), hash: hash! },
-    ]),
-  );
 }
 
 interface Stream {

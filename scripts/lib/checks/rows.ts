@@ -2,9 +2,10 @@
 
 import { streamKey } from '../arrivals.ts';
 import { selectText } from '../clickhouse.ts';
+import { contentsByStream, contentsQuery, NOTHING } from '../contents.ts';
 import { findBrokenChains, hasChain } from '../gap_chains.ts';
 import { findMissing, type Sequence } from '../gap_finder.ts';
-import { at, type FinderOptions, type GapStream, type Mark, ms, STREAM, storedStreams } from '../gap_rows.ts';
+import { at, type FinderOptions, keyOf, type Mark, ms, STREAM, storedStreams } from '../gap_rows.ts';
 import { sequences } from '../gap_sequences.ts';
 import { pause } from '../pause.ts';
 import { DATA_TYPES, type DataType, type GapRow, TABLES } from '../rows.ts';
@@ -17,11 +18,11 @@ import {
   severityOfCompleteness,
 } from './check.ts';
 
-const SETTINGS = { max_execution_time: 300 };
+export const SETTINGS = { max_execution_time: 300 };
 const MINUTE_MS = 60_000;
 const HOUR_MS = 3_600_000;
 /** Rows of market data; gaps are told by checks of their own. */
-const MARKET_TYPES = DATA_TYPES.filter((type) => type !== 'gap');
+export const MARKET_TYPES = DATA_TYPES.filter((type) => type !== 'gap');
 const STEADY_TYPES: readonly DataType[] = ['trade', 'orderbook', 'orderbook_update'];
 /** A hole is the store's own business for this long beyond its age: it looks, declares and publishes. */
 const DECLARED_WITHIN_MS = 30_000;
@@ -31,20 +32,18 @@ const HOT_HAS_MS = 48 * HOUR_MS;
 const SECOND_LOOK_MS = 15_000;
 const MOST_LAG_MS = HOUR_MS;
 const MOST_DELAY_MS = 30 * MINUTE_MS;
-const FUTURE_MS = MINUTE_MS;
 /** A gap that is open for longer is not being filled. */
 const OPEN_LIMIT_MS = 10 * MINUTE_MS;
-const MOST_OFF = 0.05;
 
-function subject(type: string, [exchange, market, symbol]: string[]): string {
+export function subject(type: string, [exchange, market, symbol]: string[]): string {
   return `${type} ${exchange} ${market} ${symbol}`;
 }
 
-function within({ from, to }: Context): string {
+export function within({ from, to }: Context): string {
   return `timestamp >= ${at(from)} AND timestamp < ${at(to)}`;
 }
 
-function plural(count: number, what: string): string {
+export function plural(count: number, what: string): string {
   return `${count} ${what}${count === 1 ? '' : 's'}`;
 }
 
@@ -160,10 +159,6 @@ export const continuity: Check = {
   },
 };
 
-function keyOf({ exchange, market_type, symbol }: GapStream): string {
-  return streamKey(exchange, market_type, symbol);
-}
-
 /** The first number of each stream in the time, before which nothing is asked. */
 async function firstNumbers(context: Context, { type, number, only }: Sequence): Promise<Map<string, Mark>> {
   const query =
@@ -245,11 +240,6 @@ export const gaps: Check = {
   },
 };
 
-interface Content {
-  rows: number;
-  hash: string;
-}
-
 export const hotAgainstCold: Check = {
   name: 'hot against cold',
   question: 'Does cold hold what hot holds, up to where replication says so, by count and hash?',
@@ -295,22 +285,15 @@ async function progressOf({ cold, config }: Context, table: string): Promise<str
   return `(${epoch}, ${seq})`;
 }
 
-const ABOUT_ARRIVAL = new Set(['received_at', 'created_at', 'data_source', 'js_epoch', 'js_seq']);
-
 /** Streams of a type of which hot, as far as it is replicated, and cold do not hold the same. */
 async function differing(context: Context, type: DataType): Promise<Finding[]> {
   const { hot, cold, config } = context;
-  const { name, columns } = TABLES[type];
-  const values = columns.filter((each) => !ABOUT_ARRIVAL.has(each.name)).map((each) => each.name);
-  const content = (database: string, more: string) =>
-    `SELECT ${STREAM}, count(), toString(sum(cityHash64(formatRow('JSONCompactEachRow', ${values.join(', ')})))) ` +
-    `FROM ${database}.${name} WHERE ${within(context)}${more} GROUP BY ${STREAM}`;
-  const hotQuery = content(config.hotDatabase, ` AND (js_epoch, js_seq) <= ${await progressOf(context, name)}`);
-  const inHot = contentsFrom(await selectText(hot, hotQuery, SETTINGS));
-  const inCold = contentsFrom(await selectText(cold, content(config.coldDatabase, ''), SETTINGS));
+  const replicated = `${within(context)} AND (js_epoch, js_seq) <= ${await progressOf(context, TABLES[type].name)}`;
+  const inHot = await contentsByStream(hot, config.hotDatabase, type, replicated);
+  const inCold = await contentsByStream(cold, config.coldDatabase, type, within(context));
   const findings: Finding[] = [];
   for (const stream of new Set([...inHot.keys(), ...inCold.keys()])) {
-    const [one, other] = [inHot.get(stream) ?? EMPTY, inCold.get(stream) ?? EMPTY];
+    const [one, other] = [inHot.get(stream) ?? NOTHING, inCold.get(stream) ?? NOTHING];
     if (one.rows === other.rows && one.hash === other.hash) continue;
     const [less, more] = [Math.min(one.rows, other.rows), Math.max(one.rows, other.rows)];
     const lacking = one.rows < other.rows ? 'hot' : 'cold';
@@ -321,21 +304,10 @@ async function differing(context: Context, type: DataType): Promise<Finding[]> {
           ? `${plural(more, 'row')} in both, with other values`
           : `${lacking} lacks ${more - less} of ${more} rows`,
       severity: less === more ? 'high' : severityOfCompleteness((100 * less) / more),
-      evidence: hotQuery,
+      evidence: contentsQuery(config.hotDatabase, type, replicated),
     });
   }
   return findings;
-}
-
-const EMPTY: Content = { rows: 0, hash: '0' };
-
-function contentsFrom(rows: string[][]): Map<string, Content> {
-  return new Map(
-    rows.map(([exchange, market, symbol, count, hash]) => [
-      `${exchange} ${market} ${symbol}`,
-      { rows: Number(count), hash: hash! },
-    ]),
-  );
 }
 
 export const storageDelay: Check = {
@@ -359,107 +331,3 @@ export const storageDelay: Check = {
     return { figure: `at most ${(worst / 1000).toFixed(1)} s`, findings };
   },
 };
-
-/** Conditions under which a row cannot be right, by type. */
-const IMPOSSIBLE: { types: DataType[]; condition: string; what: string; severity: Severity }[] = [
-  {
-    types: ['trade', 'liquidation'],
-    condition: 'price <= 0',
-    what: 'a price that is not above zero',
-    severity: 'high',
-  },
-  {
-    types: ['trade', 'liquidation'],
-    condition: 'quantity <= 0',
-    what: 'a quantity that is not above zero',
-    severity: 'high',
-  },
-  {
-    types: ['orderbook'],
-    condition: 'best_bid_price >= best_ask_price OR best_bid_price <= 0',
-    what: 'a best bid that is not below the best ask, or not above zero',
-    severity: 'high',
-  },
-  {
-    types: ['lsr_top_position'],
-    condition: 'abs(toFloat64(long_position_ratio) + toFloat64(short_position_ratio) - 1) > 0.01',
-    what: 'shares that do not add to 1',
-    severity: 'medium',
-  },
-  {
-    types: ['lsr_all_account'],
-    condition: 'abs(toFloat64(long_account_ratio) + toFloat64(short_account_ratio) - 1) > 0.01',
-    what: 'shares that do not add to 1',
-    severity: 'medium',
-  },
-  {
-    types: MARKET_TYPES,
-    condition: `toUnixTimestamp64Milli(timestamp) > toUnixTimestamp64Milli(created_at) + ${FUTURE_MS}`,
-    what: 'a time that was still to come when it was stored',
-    severity: 'high',
-  },
-];
-/** A rate of funding may rest at zero, and nothing need be open in a contract that nobody trades. */
-const MAY_BE_ZERO = new Set(['funding_rate', 'open_interest', 'open_interest_value', 'contracts']);
-
-export const values: Check = {
-  name: 'values',
-  question: 'Is any value impossible, far from its neighbours and other venues, or a column empty?',
-  limit: 'no impossible one; 5 % from the median of the minute',
-  fix: 'look at the rows by the query in --detailed-report',
-  async ask(context) {
-    const { hot, config } = context;
-    const findings: Finding[] = [];
-    let rows = 0;
-    const add = async (type: DataType, query: string, what: (cells: string[]) => string, severity: Severity) => {
-      for (const cells of await selectText(hot, query, SETTINGS))
-        findings.push({ subject: subject(type, cells), what: what(cells), severity, evidence: query });
-    };
-    for (const type of MARKET_TYPES) {
-      const table = `${config.hotDatabase}.${TABLES[type].name}`;
-      // A row from the future lies in no time that is over.
-      const lately = `timestamp >= ${at(context.from)}`;
-      for (const { types, condition, what, severity } of IMPOSSIBLE) {
-        if (!types.includes(type)) continue;
-        const query = `SELECT ${STREAM}, count() FROM ${table} WHERE ${lately} AND (${condition}) GROUP BY ${STREAM}`;
-        await add(type, query, (cells) => `${plural(Number(cells[3]), 'row')} with ${what}`, severity);
-      }
-      const decimals = TABLES[type].columns.filter(({ kind, name }) => kind === 'decimal' && !MAY_BE_ZERO.has(name));
-      for (const { name } of decimals) {
-        const query = `SELECT ${STREAM}, count() FROM ${table} WHERE ${within(context)} GROUP BY ${STREAM} HAVING countIf(ifNull(${name}, 0) != 0) = 0 AND countIf(${name} IS NOT NULL) > 0`;
-        await add(type, query, (cells) => `${name} is zero in all ${cells[3]} rows`, 'high');
-      }
-      rows += Number((await selectText(hot, `SELECT count() FROM ${table} WHERE ${within(context)}`, SETTINGS))[0]![0]);
-    }
-    await add(
-      'trade',
-      farTrades(context),
-      (cells) => `${plural(Number(cells[3]), 'price')} more than 5 % from the minute's median`,
-      'medium',
-    );
-    await add(
-      'trade',
-      farVenues(context),
-      (cells) => `${plural(Number(cells[3]), 'minute')} in which its median is more than 5 % from that of all venues`,
-      'high',
-    );
-    return { figure: plural(rows, 'row'), findings };
-  },
-};
-
-/** Trades whose price is far from the median of their stream in the same minute. */
-function farTrades(context: Context): string {
-  return (
-    `SELECT ${STREAM}, count() FROM (SELECT ${STREAM}, toFloat64(price) AS own, quantileExact(0.5)(toFloat64(price)) OVER (PARTITION BY ${STREAM}, toStartOfMinute(timestamp)) AS median ` +
-    `FROM ${context.config.hotDatabase}.trades WHERE ${within(context)} AND market_type != 'options') WHERE abs(own / median - 1) > ${MOST_OFF} GROUP BY ${STREAM}`
-  );
-}
-
-/** Minutes in which a stream's median is far from the median of all venues' streams of the same base. */
-function farVenues(context: Context): string {
-  return (
-    `SELECT ${STREAM}, count() FROM (SELECT ${STREAM}, own, quantileExact(0.5)(own) OVER (PARTITION BY splitByChar('-', symbol)[1], minute) AS all, ` +
-    `count() OVER (PARTITION BY splitByChar('-', symbol)[1], minute) AS venues FROM (SELECT ${STREAM}, toStartOfMinute(timestamp) AS minute, quantileExact(0.5)(toFloat64(price)) AS own ` +
-    `FROM ${context.config.hotDatabase}.trades WHERE ${within(context)} AND market_type IN ('spot', 'perpetual') GROUP BY ${STREAM}, minute)) WHERE venues > 2 AND abs(own / all - 1) > ${MOST_OFF} GROUP BY ${STREAM}`
-  );
-}

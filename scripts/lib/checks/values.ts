@@ -1,0 +1,114 @@
+/** Checks of what rows say: impossible values, empty columns, prices far from all others. */
+import { selectText } from '../clickhouse.ts';
+import { at, STREAM } from '../gap_rows.ts';
+import { type DataType, TABLES } from '../rows.ts';
+import type { Check, Context, Finding, Severity } from './check.ts';
+import { MARKET_TYPES, plural, SETTINGS, subject, within } from './rows.ts';
+
+/** A row may be stamped by a clock that is so far ahead of ours, ms. */
+const FUTURE_MS = 60_000;
+const MOST_OFF = 0.05;
+
+/** Conditions under which a row cannot be right, by type. */
+const IMPOSSIBLE: { types: DataType[]; condition: string; what: string; severity: Severity }[] = [
+  {
+    types: ['trade', 'liquidation'],
+    condition: 'price <= 0',
+    what: 'a price that is not above zero',
+    severity: 'high',
+  },
+  {
+    types: ['trade', 'liquidation'],
+    condition: 'quantity <= 0',
+    what: 'a quantity that is not above zero',
+    severity: 'high',
+  },
+  {
+    types: ['orderbook'],
+    condition: 'best_bid_price >= best_ask_price OR best_bid_price <= 0',
+    what: 'a best bid that is not below the best ask, or not above zero',
+    severity: 'high',
+  },
+  {
+    types: ['lsr_top_position'],
+    condition: 'abs(toFloat64(long_position_ratio) + toFloat64(short_position_ratio) - 1) > 0.01',
+    what: 'shares that do not add to 1',
+    severity: 'medium',
+  },
+  {
+    types: ['lsr_all_account'],
+    condition: 'abs(toFloat64(long_account_ratio) + toFloat64(short_account_ratio) - 1) > 0.01',
+    what: 'shares that do not add to 1',
+    severity: 'medium',
+  },
+  {
+    types: MARKET_TYPES,
+    condition: `toUnixTimestamp64Milli(timestamp) > toUnixTimestamp64Milli(created_at) + ${FUTURE_MS}`,
+    what: 'a time that was still to come when it was stored',
+    severity: 'high',
+  },
+];
+/** A rate of funding may rest at zero, and nothing need be open in a contract that nobody trades. */
+const MAY_BE_ZERO = new Set(['funding_rate', 'open_interest', 'open_interest_value', 'contracts']);
+
+export const values: Check = {
+  name: 'values',
+  question: 'Is any value impossible, far from its neighbours and other venues, or a column empty?',
+  limit: 'no impossible one; 5 % from the median of the minute',
+  fix: 'look at the rows by the query in --detailed-report',
+  async ask(context) {
+    const { hot, config } = context;
+    const findings: Finding[] = [];
+    let rows = 0;
+    const add = async (type: DataType, query: string, what: (cells: string[]) => string, severity: Severity) => {
+      for (const cells of await selectText(hot, query, SETTINGS))
+        findings.push({ subject: subject(type, cells), what: what(cells), severity, evidence: query });
+    };
+    for (const type of MARKET_TYPES) {
+      const table = `${config.hotDatabase}.${TABLES[type].name}`;
+      // A row from the future lies in no time that is over.
+      const lately = `timestamp >= ${at(context.from)}`;
+      for (const { types, condition, what, severity } of IMPOSSIBLE) {
+        if (!types.includes(type)) continue;
+        const query = `SELECT ${STREAM}, count() FROM ${table} WHERE ${lately} AND (${condition}) GROUP BY ${STREAM}`;
+        await add(type, query, (cells) => `${plural(Number(cells[3]), 'row')} with ${what}`, severity);
+      }
+      const decimals = TABLES[type].columns.filter(({ kind, name }) => kind === 'decimal' && !MAY_BE_ZERO.has(name));
+      for (const { name } of decimals) {
+        const query = `SELECT ${STREAM}, count() FROM ${table} WHERE ${within(context)} GROUP BY ${STREAM} HAVING countIf(ifNull(${name}, 0) != 0) = 0 AND countIf(${name} IS NOT NULL) > 0`;
+        await add(type, query, (cells) => `${name} is zero in all ${cells[3]} rows`, 'high');
+      }
+      rows += Number((await selectText(hot, `SELECT count() FROM ${table} WHERE ${within(context)}`, SETTINGS))[0]![0]);
+    }
+    await add(
+      'trade',
+      farTrades(context),
+      (cells) => `${plural(Number(cells[3]), 'price')} more than 5 % from the minute's median`,
+      'medium',
+    );
+    await add(
+      'trade',
+      farVenues(context),
+      (cells) => `${plural(Number(cells[3]), 'minute')} in which its median is more than 5 % from that of all venues`,
+      'high',
+    );
+    return { figure: plural(rows, 'row'), findings };
+  },
+};
+
+/** Trades whose price is far from the median of their stream in the same minute. */
+function farTrades(context: Context): string {
+  return (
+    `SELECT ${STREAM}, count() FROM (SELECT ${STREAM}, toFloat64(price) AS own, quantileExact(0.5)(toFloat64(price)) OVER (PARTITION BY ${STREAM}, toStartOfMinute(timestamp)) AS median ` +
+    `FROM ${context.config.hotDatabase}.trades WHERE ${within(context)} AND market_type != 'options') WHERE abs(own / median - 1) > ${MOST_OFF} GROUP BY ${STREAM}`
+  );
+}
+
+/** Minutes in which a stream's median is far from the median of all venues' streams of the same base. */
+function farVenues(context: Context): string {
+  return (
+    `SELECT ${STREAM}, count() FROM (SELECT ${STREAM}, own, quantileExact(0.5)(own) OVER (PARTITION BY splitByChar('-', symbol)[1], minute) AS all, ` +
+    `count() OVER (PARTITION BY splitByChar('-', symbol)[1], minute) AS venues FROM (SELECT ${STREAM}, toStartOfMinute(timestamp) AS minute, quantileExact(0.5)(toFloat64(price)) AS own ` +
+    `FROM ${context.config.hotDatabase}.trades WHERE ${within(context)} AND market_type IN ('spot', 'perpetual') GROUP BY ${STREAM}, minute)) WHERE venues > 2 AND abs(own / all - 1) > ${MOST_OFF} GROUP BY ${STREAM}`
+  );
+}
