@@ -225,10 +225,10 @@ describe('adding and answering', () => {
     while (broker.ids.length < 2000) {
       bench.add(random(12));
       for (let i = random(10); i > 0 && broker.waiting.length > 0; i -= 1) broker.answer(random(broker.waiting.length));
-      if (random(4) === 0) outbox.divert(random(3) === 0);
+      if (random(4) === 0) outbox.allow(random(3) === 0 ? 0 : Number.POSITIVE_INFINITY);
       if (random(3) === 0) await new Promise((done) => setTimeout(done, random(4)));
     }
-    outbox.divert(false);
+    outbox.allow(Number.POSITIVE_INFINITY);
     broker.answerAll();
     await bench.drained();
     assert.deepEqual(broker.ids, ids(0, broker.ids.length));
@@ -259,11 +259,11 @@ describe('adding and answering', () => {
     bench.broker.answers = true;
     bench.add(5);
     await bench.drained();
-    bench.outbox.divert(true);
+    bench.outbox.allow(0);
     bench.add(50);
     await bench.written();
     assert.deepEqual(bench.broker.ids, ids(0, 5));
-    bench.outbox.divert(false);
+    bench.outbox.allow(Number.POSITIVE_INFINITY);
     bench.add(5);
     await bench.drained();
     assert.deepEqual(bench.broker.ids, ids(0, 60));
@@ -276,7 +276,7 @@ describe('adding and answering', () => {
     const start = bench.time;
     bench.add(2);
     bench.time += 1000;
-    outbox.divert(true);
+    outbox.allow(0);
     bench.add(3);
     await bench.written();
     const length = readFileSync(bench.segments[0]!).length;
@@ -475,7 +475,7 @@ describe('damaged files', () => {
 
   test('a file that is damaged while the process runs does not stop what comes after', async () => {
     const bench = await new Bench().open();
-    bench.outbox.divert(true);
+    bench.outbox.allow(0);
     bench.add(10);
     await bench.written();
     const [path] = bench.segments as [string];
@@ -484,7 +484,7 @@ describe('damaged files', () => {
     bytes.fill(120, starts[8]!, starts[10]!);
     writeFileSync(path, bytes);
     bench.broker.answers = true;
-    bench.outbox.divert(false);
+    bench.outbox.allow(Number.POSITIVE_INFINITY);
     bench.add(2);
     await bench.drained();
     assert.deepEqual(bench.broker.ids, [...ids(0, 8), ...ids(10, 12)]);

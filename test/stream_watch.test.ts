@@ -28,6 +28,7 @@ describe('the share of a stream that the store has not read', () => {
   let nats: NatsConnection;
   let manager: JetStreamManager;
   let watch: StreamWatch | null = null;
+  let room: number | null = null;
 
   before(async () => {
     await pipeline.choosePorts();
@@ -52,7 +53,11 @@ describe('the share of a stream that the store has not read', () => {
       definitions: [definition],
       earlierStored: () => null,
       lastStored: () => null,
-      onUnread: (_, isTooMuch) => told.push(isTooMuch),
+      onRoom: (_, bytes) => {
+        const isTooMuch = bytes === 0;
+        if (isTooMuch !== (told.at(-1) ?? false)) told.push(isTooMuch);
+        room = bytes;
+      },
       onTailLost: () => undefined,
       watchMs: 20,
       log,
@@ -76,6 +81,8 @@ describe('the share of a stream that the store has not read', () => {
     await publish(10);
     await waitFor('a look', READY_MS, async () => share() > 0.45);
     assert.deepEqual(told, []);
+    // Another collector may take as much.
+    assert.equal(room, Math.floor(((0.7 - share()) * SMALL.maxBytes) / 2));
     await publish(5);
     await waitFor('too much', READY_MS, async () => told.length === 1);
     assert.ok(share() > 0.7 && share() < 0.85, `${share()}`);
@@ -253,5 +260,51 @@ describe('a store that does not keep up', () => {
       [],
       `of ${sent.length} sent`,
     );
+  });
+});
+
+describe('an outage of broker and store', () => {
+  // Of 1 MiB that the stream holds, more than twice as much waits in the outbox in the end.
+  const pipeline = new Pipeline({
+    MARKETPRISM_EXCHANGES: 'binance_spot',
+    MARKETPRISM_SYMBOLS: 'BTC-USDT',
+    MARKETPRISM_STREAM_MAX_BYTES: String(3.5 * 2 ** 20),
+  });
+  before(async () => {
+    await pipeline.choosePorts();
+    await pipeline.startBroker();
+    await pipeline.startDatabase();
+    await pipeline.startSimulator(['--trades-per-second', '1500', '--symbols', 'BTC-USDT']);
+    await pipeline.startStore();
+    await pipeline.startCollector();
+    await waitFor(
+      'rows',
+      READY_MS,
+      async () => (await pipeline.query('SELECT count() FROM marketprism_hot.trades'))[0]![0] !== '0',
+    );
+  });
+  after(() => pipeline.close());
+
+  test('ends with more waiting than the stream holds, and none of it pushes out what the store has not read', async () => {
+    const lane = async () => {
+      const { details } = (await pipeline.health('collector'))!.checks.outbox!;
+      const lanes = details.streams as { stream: string; unacknowledgedBytes: number; unread_share: number | null }[];
+      return lanes.find(({ stream }) => stream === 'MARKET_DATA')!;
+    };
+    const waiting = async () => (await lane()).unacknowledgedBytes;
+    await pipeline.stop('store');
+    await pipeline.stop('nats-server');
+    await waitFor('a backlog', READY_MS, async () => (await waiting()) > 2.5 * 2 ** 20);
+    await pipeline.startBroker();
+    await waitFor('what the stream takes', READY_MS, async () => ((await lane()).unread_share ?? 0) > 0.5);
+    await pipeline.startStore();
+    await waitFor('an empty outbox', READY_MS, async () => (await waiting()) < 100_000);
+    await pipeline.simulate({ action: 'stop' });
+    await pipeline.settled();
+    const query = new URLSearchParams({ exchange: 'binance_spot', symbol: 'BTC-USDT', data_type: 'trade' });
+    const sent = (await (await fetch(`${pipeline.control}/ledger/keys?${query}`)).text()).trim().split('\n');
+    const stored = new Set((await pipeline.query('SELECT trade_id FROM marketprism_hot.trades')).map(([id]) => id!));
+    const lost = sent.filter((id) => !stored.has(id));
+    assert.deepEqual([lost.length, lost[0] ?? null], [0, null], `of ${sent.length} sent`);
   });
 });

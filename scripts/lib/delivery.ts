@@ -119,9 +119,12 @@ export class Delivery {
           const mark = publisher.lastStored.get(name);
           return mark === undefined ? null : { ...mark, broker };
         },
+        onExhausted: () => watch.lookSoon(),
         now: Date.now,
         log,
       });
+      // How much the broker's stream takes is not known yet.
+      outbox.allow(0);
       lanes.set(name, { outbox, bound, emergencyRows: emergency });
     }
     const republish = (name: StreamName | null, suffix: string) => {
@@ -137,7 +140,13 @@ export class Delivery {
         return earlier?.broker === broker ? earlier : null;
       },
       lastStored: (name) => publisher.lastStored.get(name) ?? null,
-      onUnread: (name, isTooMuch) => lanes.get(name)?.outbox.divert(isTooMuch),
+      onRoom: (name, bytes) => {
+        const outbox = lanes.get(name)?.outbox;
+        if (!outbox) return;
+        const { unacknowledgedBytes, spilledBytes } = outbox.state;
+        // What is in flight may not have been counted.
+        outbox.allow(bytes - (unacknowledgedBytes - spilledBytes));
+      },
       onTailLost: (name) => republish(name, boot),
       log,
     });
@@ -211,7 +220,6 @@ export class Delivery {
    * @returns whether it has everything
    */
   async stop(limitMs: number): Promise<boolean> {
-    this.watch.stop();
     const all = [...this.lanes.values()].map(({ outbox }) => outbox.drained());
     const drained = Promise.all([...all, this.publisher.drained()]).then(() => true);
     let timer: NodeJS.Timeout | undefined;
@@ -220,6 +228,7 @@ export class Delivery {
     });
     const complete = await Promise.race([drained, late]);
     clearTimeout(timer);
+    this.watch.stop();
     this.publisher.close();
     await Promise.all([...this.lanes.values()].map(({ outbox }) => outbox.close()));
     return complete;

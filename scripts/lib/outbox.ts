@@ -60,6 +60,8 @@ export interface OutboxOptions {
   publish(message: OutgoingMessage): void;
   /** The newest message of this outbox's stream that the broker has acknowledged; absent: nobody asks for it. */
   lastStored?(): EarlierMark | null;
+  /** What `allow` had allowed is handed on. */
+  onExhausted?(): void;
   /** ms since the epoch */
   now(): number;
   log: Logger;
@@ -119,7 +121,8 @@ export class Outbox {
   /** When the first spilled message was added, ms. */
   private spilledAt: number;
   private again: Again | null = null;
-  private diverted = false;
+  /** Bytes that may be handed on until the owner says anew. */
+  private allowance = Number.POSITIVE_INFINITY;
   private closing = false;
   private told = false;
   private pumping = false;
@@ -211,7 +214,7 @@ export class Outbox {
     this.writer.add({ message, header, segment, start, end: this.tail, at });
     if (this.handedOn === start) {
       this.spilledAt = at;
-      if (!this.diverted && !this.closing && this.hasRoom) this.handOn(message, start, bytes, at);
+      if (!this.isHeld && !this.closing && this.hasRoom) this.handOn(message, start, bytes, at);
     }
     this.tellFull();
   }
@@ -241,10 +244,17 @@ export class Outbox {
     this.pump();
   }
 
-  /** While on, everything stays in the files: the broker's stream is too full of unread rows. */
-  divert(on: boolean): void {
-    this.diverted = on;
+  /**
+   * So many bytes may be handed on until the next word, none: everything stays in the files; without any word there is no bound. What the broker's stream still takes without
+   * losing unread rows is known only as often as it is asked, and after an outage far more than that waits here.
+   */
+  allow(bytes: number): void {
+    this.allowance = bytes;
     this.pump();
+  }
+
+  private get isHeld(): boolean {
+    return this.allowance <= 0;
   }
 
   /** Resolves when everything added so far and since is acknowledged. */
@@ -360,6 +370,8 @@ export class Outbox {
     try {
       this.options.publish(handed);
       this.troubles.end('publish');
+      this.allowance -= bytes;
+      if (this.allowance <= 0) this.options.onExhausted?.();
       return true;
     } catch (error) {
       // Tried again with the next tick.
@@ -373,7 +385,7 @@ export class Outbox {
   /** Hands on spilled messages once there is room. @param again also when it failed before */
   private pump(again = false): void {
     const { troubles } = this;
-    if (this.pumping || this.reading || this.diverted || this.closing || this.handedOn === this.tail) return;
+    if (this.pumping || this.reading || this.isHeld || this.closing || this.handedOn === this.tail) return;
     if (!this.isBelow(0.5)) return;
     if (!again && (troubles.has('read') || troubles.has('publish'))) return;
     if (this.handedOn < this.writer.written) {
@@ -392,7 +404,7 @@ export class Outbox {
     for (let i = queue.findIndex(({ start }) => start === this.handedOn); i < queue.length; i += 1) {
       const { message, start, end, at } = queue[i]!;
       this.spilledAt = at;
-      if (start !== this.handedOn || this.diverted || !this.hasRoom) break;
+      if (start !== this.handedOn || this.isHeld || !this.hasRoom) break;
       if (!this.handOn(message, start, end - start, at)) break;
     }
     this.pumping = false;
@@ -426,7 +438,7 @@ export class Outbox {
     for (const { message, at, bytes } of records) {
       const start = this.handedOn;
       this.spilledAt = at;
-      if (this.diverted || this.closing || !this.hasRoom) return true;
+      if (this.isHeld || this.closing || !this.hasRoom) return true;
       // Acknowledged, and not asked for again.
       if (again && start < again.floor && at < again.sinceMs) this.handedOn += bytes;
       else if (!this.handOn(message, start, bytes, at)) return false;

@@ -18,6 +18,12 @@ const OLD_SHARE = 0.5;
 /** Once nothing unread is older than this share of the usual age, that is in force again. */
 const YOUNG_SHARE = 0.25;
 const MOST_MARKS = 20;
+/** So many collectors may publish to a stream at the same time, each with its share of the room. */
+const COLLECTORS = 2;
+/** While a stream takes nothing: what waits goes on soon after the store has made room. */
+const HELD_WATCH_MS = 500;
+/** Between two looks, however often they are asked for. */
+const LEAST_WATCH_MS = 100;
 const NANOS_PER_MS = 1_000_000;
 
 /** A message that the broker has acknowledged. */
@@ -33,8 +39,8 @@ export interface StreamWatchOptions {
   earlierStored(name: StreamName): StoredMark | null;
   /** The newest message of ours that the broker has acknowledged. */
   lastStored(name: StreamName): StoredMark | null;
-  /** The unread share has passed a bound. */
-  onUnread(name: StreamName, isTooMuch: boolean): void;
+  /** So many bytes may be published until the next look: none while too much is unread, and while the broker is away. */
+  onRoom(name: StreamName, bytes: number): void;
   /** What the broker had acknowledged is not there any more. */
   onTailLost(name: StreamName): void;
   watchMs?: number;
@@ -51,6 +57,9 @@ interface Watched {
 export class StreamWatch {
   private readonly streams = new Map<StreamName, Watched>();
   private readonly stopping = new AbortController();
+  private wake: () => void = () => undefined;
+  /** A look was asked for since the last one began. */
+  private isAwaited = false;
 
   constructor(private readonly options: StreamWatchOptions) {
     for (const { name } of options.definitions) {
@@ -69,6 +78,12 @@ export class StreamWatch {
     return this.streams.get(name)!;
   }
 
+  /** Looks as soon as may be. */
+  lookSoon(): void {
+    this.isAwaited = true;
+    this.wake();
+  }
+
   stop(): void {
     this.stopping.abort();
   }
@@ -77,6 +92,7 @@ export class StreamWatch {
     const { definitions, log, watchMs = WATCH_MS } = this.options;
     let manager: JetStreamManager | null = null;
     while (!this.stopping.signal.aborted) {
+      this.isAwaited = false;
       for (const definition of definitions) {
         try {
           manager ??= await nats.jetstreamManager();
@@ -88,15 +104,29 @@ export class StreamWatch {
           log.warn({ event: 'stream_unwatched', stream: definition.name, err: error });
         }
       }
-      await pause(watchMs, this.stopping.signal).catch(() => undefined);
+      const { signal } = this.stopping;
+      const woken = new Promise<void>((done) => {
+        this.wake = done;
+      });
+      await pause(Math.min(LEAST_WATCH_MS, watchMs), signal).catch(() => undefined);
+      if (this.isAwaited) continue;
+      const rest = new AbortController();
+      const isHeld = [...this.streams.values()].some(({ isTooMuch }) => isTooMuch);
+      const until = isHeld ? Math.min(watchMs, HELD_WATCH_MS) : watchMs;
+      const wait = pause(Math.max(until - LEAST_WATCH_MS, 0), AbortSignal.any([signal, rest.signal]));
+      await Promise.race([wait.catch(() => undefined), woken]);
+      rest.abort();
     }
   }
 
   /** A broker that went away may come back without its tail: what it had last is looked for then. */
   private async followConnection(nats: NatsConnection): Promise<void> {
     for await (const status of nats.status()) {
+      if (status.type === Events.Reconnect) this.lookSoon();
       if (status.type !== Events.Disconnect) continue;
       for (const [name, { marks }] of this.streams) {
+        // Others may fill it meanwhile, and what it had taken may be gone.
+        this.options.onRoom(name, 0);
         const last = this.options.lastStored(name);
         if (last === null || marks.at(-1)?.seq === last.seq) continue;
         marks.push(last);
@@ -125,15 +155,15 @@ export class StreamWatch {
     await this.judgeAge(manager, definition, info, floor);
   }
 
-  private judgeShare({ name }: StreamDefinition, watched: Watched, share: number): void {
-    const { onUnread, log } = this.options;
+  private judgeShare({ name, maxBytes }: StreamDefinition, watched: Watched, share: number): void {
+    const { onRoom, log } = this.options;
     watched.unreadShare = share;
     const isTooMuch = share > (watched.isTooMuch ? ENOUGH_SHARE : TOO_MUCH_SHARE);
+    onRoom(name, isTooMuch ? 0 : Math.floor(((TOO_MUCH_SHARE - share) * maxBytes) / COLLECTORS));
     if (isTooMuch === watched.isTooMuch) return;
     watched.isTooMuch = isTooMuch;
     if (isTooMuch) log.error({ event: 'stream_diverted', stream: name, unread_share: share });
     else log.warn({ event: 'stream_resumed', stream: name, unread_share: share });
-    onUnread(name, isTooMuch);
   }
 
   private async judgeAge(
