@@ -4,6 +4,7 @@ import { accessSync, constants, mkdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { flags, OperatorError, runAsScript, UsageError, wholeNumber } from './lib/cli.ts';
+import { DiskGuard, untilRoom } from './lib/embedded/disk_guard.ts';
 import { Engine } from './lib/embedded/engine.ts';
 import { DEFAULT_SESSIONS, engineEnvironment, SPARE_THREADS } from './lib/embedded/environment.ts';
 import { EmbeddedServer } from './lib/embedded/server.ts';
@@ -53,6 +54,8 @@ export interface EmbeddedOptions {
   sessions: number;
   memoryBytes: number;
   log: Logger;
+  /** Ends the wait for room on a full disk. */
+  stop: AbortSignal;
 }
 
 export interface Embedded {
@@ -91,8 +94,15 @@ export async function startEmbedded(options: EmbeddedOptions): Promise<Embedded>
   if (threads < options.sessions + SPARE_THREADS) {
     log.warn({ event: 'few_threads', threads, wanted: options.sessions + SPARE_THREADS });
   }
+  await untilRoom(dataDir, log, options.stop);
   const engine = new Engine(options);
-  const server = new EmbeddedServer({ engine, log });
+  const disk = new DiskGuard({
+    path: dataDir,
+    log,
+    merge: (isAllowed) => engine.merge(isAllowed),
+    end: () => process.kill(process.pid, 'SIGKILL'),
+  });
+  const server = new EmbeddedServer({ engine, disk, log });
   try {
     const port = await server.listen(options.port, options.host);
     log.info({
@@ -106,6 +116,7 @@ export async function startEmbedded(options: EmbeddedOptions): Promise<Embedded>
     return {
       port,
       close: async () => {
+        disk.close();
         await server.close();
         if (server.runningCount === 0) engine.close();
         await lock.release();
@@ -131,14 +142,20 @@ async function lockSoon(dataDir: string): Promise<Lock> {
 }
 
 /** Runs until SIGINT or SIGTERM. */
-async function serve(options: EmbeddedOptions): Promise<number> {
+async function serve(options: Omit<EmbeddedOptions, 'stop'>): Promise<number> {
   // Listened for before the port is: whoever sees the first log line may stop us at once.
+  const abort = new AbortController();
   const asked = new Promise<string>((stop) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stop(signal));
   });
+  void asked.then(() => abort.abort());
   // A killed parent is a crash: to end at once frees the directory and the port for whoever is started next.
   process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
-  const embedded = await startEmbedded(options);
+  const embedded = await startEmbedded({ ...options, stop: abort.signal }).catch((error: unknown) => {
+    if (!abort.signal.aborted) throw error;
+    return null;
+  });
+  if (embedded === null) process.exit(0);
   const why = await asked;
   options.log.info({ event: 'stopping', why });
   await embedded.close();
@@ -176,7 +193,7 @@ async function main(): Promise<number> {
     memory: { type: 'string', default: String(DEFAULT_MEMORY_BYTES) },
   });
   if (!given['data-dir']) throw new UsageError('--data-dir DIR is needed (--help lists the flags)');
-  const options: EmbeddedOptions = {
+  const options: Omit<EmbeddedOptions, 'stop'> = {
     dataDir: given['data-dir'],
     port: wholeNumber('--port', given.port, 0, 65_535),
     host: given.host,

@@ -259,14 +259,14 @@ async function main(): Promise<number> {
     broker = connection;
   });
   const boot = randomBytes(6).toString('hex');
-  const registry = createRegistry();
+  const registry = createRegistry({ dataDir: config.dataDir });
   const meters = createMeters(registry);
   const delivery = await Delivery.open({
     nats,
     config,
     boot,
     startedAt: Date.now(),
-    onStored: ({ subject }, seconds) => meters.published(subject, seconds),
+    onStored: ({ subject, rows }, seconds) => meters.published(subject, rows, seconds),
     onRefused: (subject, reason) => meters.publishRefused(subject, reason),
     log,
   });

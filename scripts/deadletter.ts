@@ -36,7 +36,6 @@ import {
   type KeptLetter,
   type LetterFile,
   letterFiles,
-  linesOf,
   type ReplayOptions,
   type ReplaySummary,
   readLetter,
@@ -45,7 +44,9 @@ import {
   shortReason,
 } from './lib/deadletter.ts';
 import { connectNats } from './lib/jetstream.ts';
+import { linesOf } from './lib/jsonl.ts';
 import { createLogger } from './lib/log.ts';
+import { Progress } from './lib/progress.ts';
 import { DATA_TYPES, type DataType } from './lib/rows.ts';
 
 const COMMANDS = ['list', 'explain', 'replay'] as const;
@@ -55,10 +56,6 @@ const CONNECT_MS = 4000;
 const EXIT_NOT_ASKED = 3;
 /** Bad lines are told one by one up to here, then counted; all are in the .bad file. */
 const TOLD_BAD = 10;
-const PROGRESS_MS = 200;
-/** Without a terminal the progress is told this often. */
-const PLAIN_PROGRESS_MS = 10_000;
-const BAR_WIDTH = 24;
 const NO_LETTERS = 'no letters: everything that was accepted is stored or on its way';
 
 const OPTIONS = {
@@ -283,29 +280,6 @@ export function prettyRow({ row }: Pick<KeptLetter, 'row'>): string {
 
 // ---------------------------------------------------------------------------------------------------------------- replay
 
-/** Shows how far a replay is: a bar that is always fresh on a terminal, a line now and then elsewhere. */
-class Progress {
-  private shownAt = Date.now();
-  private readonly startedAt = Date.now();
-
-  show({ replayed }: Readonly<ReplaySummary>, total: number): void {
-    const now = Date.now();
-    const isTerminal = process.stdout.isTTY;
-    if (now - this.shownAt < (isTerminal ? PROGRESS_MS : PLAIN_PROGRESS_MS)) return;
-    this.shownAt = now;
-    const share = total === 0 ? 1 : Math.min(replayed / total, 1);
-    const rate = Math.round(replayed / Math.max((now - this.startedAt) / 1000, 1));
-    const figures = `${replayed} of ${total} (${rate}/s)`;
-    const full = Math.round(share * BAR_WIDTH);
-    if (isTerminal) process.stdout.write(`\r\x1b[K[${'#'.repeat(full)}${'-'.repeat(BAR_WIDTH - full)}] ${figures}`);
-    else process.stdout.write(`replayed ${figures}\n`);
-  }
-
-  clear(): void {
-    if (process.stdout.isTTY) process.stdout.write('\r\x1b[K');
-  }
-}
-
 async function reachBroker(config: Config, log: ReplayOptions['log']): Promise<NatsConnection> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, fail) => {
@@ -340,7 +314,11 @@ async function replay(config: Config, { kinds, sinceMs, healing, dryRun }: Asked
   };
   try {
     const replayThem = healing ? replayHealing : replayLetters;
-    const onProgress = (summary: Readonly<ReplaySummary>, total: number) => progress.show(summary, total);
+    const startedAt = Date.now();
+    const onProgress = ({ replayed }: Readonly<ReplaySummary>, total: number) => {
+      const rate = Math.round(replayed / Math.max((Date.now() - startedAt) / 1000, 1));
+      progress.show(total === 0 ? 1 : replayed / total, `${replayed} of ${total} (${rate}/s)`);
+    };
     const summary = await replayThem({ dataDir, mode, kinds, sinceMs, nats, log, onBad, onProgress });
     progress.clear();
     process.stdout.write(`${summaryText(summary, mode, dryRun)}\n`);

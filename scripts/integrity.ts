@@ -11,7 +11,7 @@ Flags:
   --deep                  the last 14 days
   --from TIME --to TIME   another time, UTC
   --detailed-report FILE  writes every finding with the query that shows it, as JSON
-  --json                  prints each check as a JSON line, and the whole as the last one
+  --json                  prints each check as a JSON line, and the whole, with the coverage table, as the last one
 
 A check is healthy, degraded (a warning), unhealthy, not applicable here, or unchecked: asked in vain, which is never called healthy.
 
@@ -21,8 +21,9 @@ Exit code: the worst of all: 0 healthy, 1 degraded, 2 unhealthy, 3 a check could
 `;
 
 import { type Context, type Outcome, run, verdictOfAll } from './lib/checks/check.ts';
+import { type Coverage, coverage, coverageText } from './lib/checks/coverage.ts';
 import { CHECKS } from './lib/checks/index.ts';
-import { flags, runAsScript, UsageError } from './lib/cli.ts';
+import { flags, moment, runAsScript, UsageError } from './lib/cli.ts';
 import { createClickHouse } from './lib/clickhouse.ts';
 import { loadConfig } from './lib/config.ts';
 import { writeJsonAtomic } from './lib/files.ts';
@@ -51,15 +52,9 @@ function spanOf(given: ReturnType<typeof flags<typeof OPTIONS>>, now: number): {
     throw new UsageError('--quick, --full, --deep and --from --to exclude each other');
   if ((from === undefined) !== (to === undefined)) throw new UsageError('--from and --to come together');
   if (from === undefined || to === undefined) return { from: now - SPANS[named[0] ?? 'quick'], to: now };
-  const [first, last] = [time('--from', from), time('--to', to)];
+  const [first, last] = [moment('--from', from), moment('--to', to)];
   if (first >= last) throw new UsageError(`--from ${from} is not before --to ${to}`);
   return { from: first, to: last };
-}
-
-function time(flag: string, text: string): number {
-  const ms = Date.parse(/[zZ]$|[+-]\d\d:\d\d$/.test(text) ? text : `${text}${text.includes('T') ? '' : 'T00:00:00'}Z`);
-  if (Number.isNaN(ms)) throw new UsageError(`${flag} takes a time such as 2026-11-20T08:00:00Z, not "${text}"`);
-  return ms;
 }
 
 /** A check as people read it. */
@@ -68,7 +63,11 @@ function tell({ check, verdict, figure, findings }: Outcome): string {
   for (const { severity, subject, what } of findings.slice(0, SHOWN))
     lines.push(`    ${severity}: ${subject}: ${what}`);
   if (findings.length > SHOWN) lines.push(`    … and ${findings.length - SHOWN} more`);
-  if (findings.some(({ severity }) => severity !== 'hint')) lines.push(`    fix: ${check.fix}`);
+  if (findings.some(({ severity }) => severity !== 'hint')) {
+    lines.push(`    fix: ${check.fix}`);
+    if (check.repairs)
+      lines.push(`         npx tsx scripts/repair.ts --check '${check.name}' (tells; with --apply it does it)`);
+  }
   return lines.join('\n');
 }
 
@@ -90,12 +89,15 @@ async function main(): Promise<number> {
   const cold = createClickHouse({ url: config.coldClickhouseUrl, ...account }, 'marketprism-integrity');
   const context: Context = { config, hot, cold, now, ...span };
   const outcomes: Outcome[] = [];
+  let covered: Coverage[] | null = null;
   try {
     for (const check of CHECKS) {
       const outcome = await run(check, context, steadyNow);
       outcomes.push(outcome);
       process.stdout.write(`${given.json ? JSON.stringify(flat(outcome)) : tell(outcome)}\n`);
     }
+    // Where it cannot be had, the check that asks for it has said why.
+    covered = await coverage(context).catch(() => null);
   } finally {
     await Promise.all([hot.close(), cold.close()]);
   }
@@ -105,17 +107,20 @@ async function main(): Promise<number> {
     exit_code: EXIT[verdict],
     from: new Date(span.from).toISOString(),
     to: new Date(span.to).toISOString(),
+    coverage: covered,
   };
   if (given['detailed-report'] !== undefined)
     writeJsonAtomic(given['detailed-report'], { ...whole, checks: outcomes.map(flat) });
   process.stdout.write(
-    given.json ? `${JSON.stringify(whole)}\n` : `\n${summary(outcomes)}\n\n${whole.from} to ${whole.to}: ${verdict}\n`,
+    given.json
+      ? `${JSON.stringify(whole)}\n`
+      : `\n${covered === null ? '' : `${coverageText(covered, now)}\n\n`}${summary(outcomes)}\n\n${whole.from} to ${whole.to}: ${verdict}\n`,
   );
   return EXIT[verdict];
 }
 
-function flat({ check: { name, question, limit, fix }, ...outcome }: Outcome): object {
-  return { name, question, limit, fix, ...outcome };
+function flat({ check: { name, question, limit, fix, repairs }, ...outcome }: Outcome): object {
+  return { name, question, limit, fix, repairs, ...outcome };
 }
 
 runAsScript(import.meta.url, main);

@@ -22,15 +22,15 @@ import { mkdirSync } from 'node:fs';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { Cron } from 'croner';
 import type { JetStreamManager, NatsConnection } from 'nats';
-import { Gauge } from 'prom-client';
-import { flags, runAsScript, UsageError } from './lib/cli.ts';
+import { flags, moment, runAsScript, UsageError } from './lib/cli.ts';
 import { createClickHouse, fence } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { ackFloor } from './lib/durables.ts';
-import { connectNats } from './lib/jetstream.ts';
+import { ConnectionWatch, connectNats } from './lib/jetstream.ts';
 import { takeLock } from './lib/lock.ts';
 import { createLogger, type Logger } from './lib/log.ts';
 import { pause } from './lib/pause.ts';
+import { Progress } from './lib/progress.ts';
 import {
   Disagreement,
   dropOldDays,
@@ -42,7 +42,7 @@ import {
   type TableReplication,
 } from './lib/replication.ts';
 import { ensureTier, ensureViews } from './lib/schema.ts';
-import { type Check, createRegistry, healthDocument, serveStatus, untilStopped } from './lib/service.ts';
+import { type Check, createRegistry, gaugeMaker, healthDocument, serveStatus, untilStopped } from './lib/service.ts';
 import { steadyNow } from './lib/steady.ts';
 import { durableName, streamOf } from './lib/streams.ts';
 
@@ -287,8 +287,9 @@ class Replicator {
   }
 }
 
-function registerMetrics(replicator: Replicator) {
-  const registry = createRegistry();
+function registerMetrics(replicator: Replicator, watch: ConnectionWatch) {
+  const registry = createRegistry({ dataDir: replicator.config.dataDir });
+  const gauge = gaugeMaker(registry);
   for (const [name, help] of [
     ['success_windows', 'windows that are equal in hot and cold'],
     ['failed_windows', 'windows that could not be brought to that'],
@@ -296,26 +297,29 @@ function registerMetrics(replicator: Replicator) {
     ['copied', 'rows that cold had lacked'],
     ['lag_minutes', 'since the arrival of the oldest row that is not in cold'],
   ] as const) {
-    new Gauge({
-      name: `marketprism_replication_${name}`,
-      help,
-      labelNames: ['table'],
-      registers: [registry],
-      collect() {
-        this.reset();
-        for (const table of replicator.tables) {
-          const value = table.stats[name];
-          if (value !== null) this.set({ table: table.name }, value);
-        }
-      },
+    gauge(`replication_${name}`, help, ['table'], (each) => {
+      for (const table of replicator.tables) {
+        const value = table.stats[name];
+        if (value !== null) each.set({ table: table.name }, value);
+      }
     });
   }
+  const stopped = '1 while cold holds what hot does not say: somebody must look';
+  gauge('replication_stopped', stopped, ['table'], (each) => {
+    for (const { name, stats } of replicator.tables) each.set({ table: name }, stats.disagreement === null ? 0 : 1);
+  });
+  const lastPass = 'when the last round over all tables ended; absent before the first';
+  gauge('replication_last_pass_timestamp_seconds', lastPass, [], (each) => {
+    if (replicator.lastPassAt > 0) each.set(replicator.lastPassAt / 1000);
+  });
+  gauge('nats_connected', 'whether the broker is there', [], (each) => each.set(watch.connected ? 1 : 0));
   return registry;
 }
 
 /** Replicates on schedule until stopped. */
-async function serve(replicator: Replicator, config: Config, stop: AbortSignal, log: Logger): Promise<void> {
-  const http = { health: () => replicator.health(), registry: registerMetrics(replicator), log };
+async function serve(replicator: Replicator, watch: ConnectionWatch, stop: AbortSignal, log: Logger): Promise<void> {
+  const { config } = replicator;
+  const http = { health: () => replicator.health(), registry: registerMetrics(replicator, watch), log };
   const server = await serveStatus({ ...http, port: config.replicatePort, portName: 'COLD_STORAGE_HTTP_PORT' });
   log.info({ event: 'started', health: server.port });
   try {
@@ -354,13 +358,16 @@ async function main(): Promise<number> {
   setMaxListeners(0, stop);
   void untilStopped(log).then(() => abort.abort(new Error('stopped')));
   const nats: NatsConnection = await connectNats(config.natsUrl, 'replicate', log);
+  const watch = new ConnectionWatch(nats);
   const replicator = new Replicator(config, await nats.jetstreamManager(), stop, log);
   let code = 0;
   try {
     if (span !== null) {
       await replicator.prepare();
-      const rows = await replicator.backfill(span.from, span.to, progressLine);
-      process.stdout.write(`\n${rows} rows of hot in that time are in cold\n`);
+      const progress = new Progress();
+      const rows = await replicator.backfill(span.from, span.to, (done, count) => progress.show(done, `${count} rows`));
+      progress.clear();
+      process.stdout.write(`${rows} rows of hot in that time are in cold\n`);
     } else if (options.once) {
       await replicator.prepare();
       code = (await replicator.pass()) ? 0 : 1;
@@ -369,7 +376,7 @@ async function main(): Promise<number> {
         complete: code === 0,
         rows: replicator.tables.map(({ name, stats }) => [name, stats.rows]),
       });
-    } else await serve(replicator, config, stop, log);
+    } else await serve(replicator, watch, stop, log);
   } catch (error) {
     if (!stop.aborted) throw error;
   }
@@ -380,26 +387,15 @@ async function main(): Promise<number> {
   return code;
 }
 
-function progressLine(done: number, rows: number): void {
-  const width = 30;
-  const bar = '#'.repeat(Math.round(done * width)).padEnd(width, '.');
-  const line = `[${bar}] ${Math.round(done * 100)} %  ${rows} rows`;
-  process.stdout.write(process.stdout.isTTY ? `\r\x1b[K${line}` : `${line}\n`);
-}
-
 /** Takes `--backfill FROM TO` out of the arguments. @throws UsageError when that are no two times */
 function readSpan(argv: string[]): { span: { from: number; to: number } | null; rest: string[] } {
   const place = argv.indexOf('--backfill');
   if (place < 0) return { span: null, rest: argv };
-  const [from, to] = argv.slice(place + 1, place + 3).map((text) => {
-    const isUtc = !text.includes('T') || /(Z|[+-]\d\d:?\d\d)$/.test(text);
-    return Date.parse(isUtc ? text : `${text}Z`);
-  });
-  if (from === undefined || to === undefined || !(from < to)) {
+  const [from, to] = argv.slice(place + 1, place + 3).map((text) => moment('--backfill', text));
+  if (from === undefined || to === undefined || !(from < to))
     throw new UsageError(
       '--backfill takes FROM TO as UTC times such as 2026-11-20 2026-11-21T12:00:00Z, the first before the second',
     );
-  }
   return { span: { from, to }, rest: [...argv.slice(0, place), ...argv.slice(place + 3)] };
 }
 

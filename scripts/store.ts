@@ -21,7 +21,6 @@ import { mkdirSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ClickHouseClient } from '@clickhouse/client';
 import type { JetStreamManager, NatsConnection } from 'nats';
-import { Gauge } from 'prom-client';
 import { EXCHANGE_MODULES } from './exchanges/index.ts';
 import { Batcher } from './lib/batcher.ts';
 import { Checkpoints } from './lib/checkpoints.ts';
@@ -43,6 +42,7 @@ import { PullConsumer } from './lib/pull_consumer.ts';
 import { DATA_TYPES, type DataType } from './lib/rows.ts';
 import { ensureTier } from './lib/schema.ts';
 import { type Check, createRegistry, healthDocument, serveStatus, untilStopped } from './lib/service.ts';
+import { createStoreMeters, registerStoreGauges, type StoreMeters } from './lib/store_metrics.ts';
 import { durableName, streamDefinitions, streamOf } from './lib/streams.ts';
 import { TableStore } from './lib/table_store.ts';
 
@@ -78,6 +78,7 @@ interface Store {
   hot: ClickHouseClient;
   cold: ClickHouseClient;
   checkpoints: Checkpoints;
+  meters: StoreMeters;
   tables: TableStore[];
   gaps: GapKeeper | null;
   /** Messages not yet delivered, by durable. */
@@ -112,58 +113,6 @@ function health(store: Store) {
     is_running: true,
     subscriptions: store.tables.length,
   });
-}
-
-function registerMetrics(store: Store) {
-  const registry = createRegistry();
-  const figures = {
-    messages: 'messages taken from JetStream',
-    rows: 'rows in them',
-    inserted: 'rows that were inserted and confirmed',
-    duplicates: 'rows that were there already, or came twice in a batch',
-    deadletters: 'rows that cannot be stored, kept under data/deadletter',
-    inserts: 'confirmed inserts',
-    unclear: 'inserts without a clear answer',
-    refused: 'messages of the other mode',
-  } as const;
-  for (const [name, help] of Object.entries(figures)) {
-    new Gauge({
-      name: `marketprism_storage_${name}_total`,
-      help,
-      labelNames: ['data_type'],
-      registers: [registry],
-      collect() {
-        for (const { type, stats } of store.tables) this.set({ data_type: type }, stats[name as keyof typeof figures]);
-      },
-    });
-  }
-  for (const [name, help] of [
-    ['gaps', 'gaps by their present state'],
-    ['gap_rows', 'rows of gaps by their present state'],
-  ] as const) {
-    new Gauge({
-      name: `marketprism_storage_${name}`,
-      help,
-      labelNames: ['exchange', 'data_type', 'status'],
-      registers: [registry],
-      collect() {
-        this.reset();
-        for (const { exchange, data_type, status, gaps, rows } of store.gaps?.counts ?? []) {
-          this.set({ exchange, data_type, status }, name === 'gaps' ? gaps : rows);
-        }
-      },
-    });
-  }
-  new Gauge({
-    name: 'marketprism_storage_backlog_messages',
-    help: 'messages that JetStream has not yet delivered to the store',
-    labelNames: ['durable'],
-    registers: [registry],
-    collect() {
-      for (const [durable, count] of store.backlog) this.set({ durable }, count);
-    },
-  });
-  return registry;
 }
 
 /** Waits for the database, then makes sure of its tables. */
@@ -225,7 +174,7 @@ async function findEpochs(
 }
 
 async function openTables(store: Omit<Store, 'tables' | 'gaps'>, stop: AbortSignal): Promise<TableStore[]> {
-  const { config, log, hot, cold, nats, checkpoints } = store;
+  const { config, log, hot, cold, nats, checkpoints, meters } = store;
   const known = checkpoints.read();
   const { epochs, lost } = await findEpochs(store, known, stop);
   for (const type of lost) known.delete(type);
@@ -260,6 +209,7 @@ async function openTables(store: Omit<Store, 'tables' | 'gaps'>, stop: AbortSign
       cold: { client: cold, database: config.coldDatabase },
       ackWaitMs: config.ackWaitSeconds * 1000,
       consumer: new PullConsumer(nats, stream.name, durableName(type), BUFFER_BYTES, recheck, log),
+      meters,
       stop,
       log,
     };
@@ -337,6 +287,8 @@ function keepGaps(store: Store): { keeper: GapKeeper; publisher: Publisher } {
     dataDir: config.dataDir,
     ageMs: config.gapAgeMs,
     everyMs: Math.min(GAP_LOOK_MS, config.gapAgeMs / 3),
+    // Usually 150 s: beyond the stream's duplicate window.
+    announceMs: config.gapAgeMs * 5,
     publisher,
     batcher: new Batcher((message) => publisher.push(message)),
     sequences: sequences(),
@@ -373,6 +325,7 @@ async function main(): Promise<number> {
   const nats = await connectNats(config.natsUrl, 'store', log);
   const manager = await nats.jetstreamManager();
   const watch = new ConnectionWatch(nats);
+  const registry = createRegistry({ dataDir: config.dataDir });
   const base = {
     config,
     log,
@@ -384,9 +337,11 @@ async function main(): Promise<number> {
     cold,
     backlog: new Map<string, number>(),
     checkpoints: new Checkpoints(config.dataDir, config.hotDatabase, log),
+    meters: createStoreMeters(registry, config.mode),
   };
   const store: Store = { ...base, tables: [], gaps: null };
-  const http = { health: () => health(store), registry: registerMetrics(store), log };
+  registerStoreGauges(registry, store);
+  const http = { health: () => health(store), registry, log };
   const server = await serveStatus({ ...http, port: config.storePort, portName: 'HOT_STORAGE_HTTP_PORT' });
   const work = async () => {
     await prepareDatabase(base, stop);

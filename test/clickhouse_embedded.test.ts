@@ -12,6 +12,7 @@ import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 import { type ClickHouseClient, type ClickHouseError, createClient, TupleParam } from '@clickhouse/client';
+import { SmallDisk } from '../scripts/lib/chaos/disks.ts';
 import { Budget } from '../scripts/lib/embedded/body.ts';
 
 const SCRIPT = join(import.meta.dirname, '..', 'scripts', 'clickhouse_embedded.ts');
@@ -709,6 +710,83 @@ test('kill -9 at any moment keeps every acknowledged insert once, and each other
     await writers;
   }
   assert.ok(acknowledged.size > 20, `${acknowledged.size} acknowledged`);
+});
+
+test('merges can be stopped and go on, as the guard of the disk does it', async () => {
+  await command('CREATE TABLE merged (a UInt32) ENGINE = MergeTree ORDER BY a');
+  for (const value of [1, 2]) await command(`INSERT INTO merged SELECT ${value}`);
+  await command('SYSTEM STOP MERGES');
+  await assert.rejects(command('OPTIMIZE TABLE merged FINAL SETTINGS optimize_throw_if_noop = 1'), fails('236'));
+  await command('SYSTEM START MERGES');
+  await command('OPTIMIZE TABLE merged FINAL SETTINGS optimize_throw_if_noop = 1');
+  const parts = await rows("SELECT name FROM system.parts WHERE active AND table = 'merged'");
+  assert.equal(parts.length, 1);
+});
+
+test('a full disk costs nothing that was acknowledged: the engine, which would not notice, is ended and begins anew', async (context) => {
+  const dir = join(root, 'full');
+  let disk: SmallDisk;
+  try {
+    disk = SmallDisk.mount(dir);
+  } catch (error) {
+    context.skip(`no disk can be mounted here: ${(error as Error).message}`);
+    return;
+  }
+  try {
+    const size = 20_000;
+    const acknowledged: number[] = [];
+    let batch = 0;
+    for (let round = 0; round < 3; round++) {
+      const server = await start(dir);
+      await command('CREATE DATABASE IF NOT EXISTS k', server.client);
+      await command(
+        'CREATE TABLE IF NOT EXISTS k.t (b UInt32, i UInt32, s String) ENGINE = MergeTree ORDER BY (b, i)',
+        server.client,
+      );
+      // Not at its exit: its last words may still be in the pipe then.
+      const ended = once(server.process, 'close');
+      const writer = async () => {
+        for (;;) {
+          const b = batch++;
+          const body = Array.from({ length: size }, (_, i) => `${b}\t${i}\tx${b * i}\n`).join('');
+          const reply = await http(q('INSERT INTO k.t FORMAT TSV'), { body, port: server.port }).catch(() => undefined);
+          if (!reply) return;
+          if (reply.status === 200) acknowledged.push(b);
+          else assert.match(reply.text, /^Code: 243\. .*NOT_ENOUGH_SPACE/);
+        }
+      };
+      const writers = Promise.all([writer(), writer(), writer()]);
+      const before = acknowledged.length;
+      await until('rows', async () => acknowledged.length > before + 5);
+      disk.fill();
+      const [, signal] = await ended;
+      assert.equal(signal, 'SIGKILL');
+      assert.match(server.log(), /"event":"disk_full"/);
+      await writers;
+      await stop(server);
+      // While there is no room it waits, and opens nothing.
+      const waiting = launch(['--data-dir', dir, '--port', '0']);
+      const [line] = (await once(createInterface({ input: waiting.stdout! }), 'line')) as [string];
+      assert.match(line, /"event":"disk_full".*waiting for 32 MiB of room/);
+      waiting.kill('SIGTERM');
+      assert.deepEqual(await once(waiting, 'exit'), [0, null]);
+      disk.free();
+    }
+    const server = await start(dir);
+    const stored = await rows<{ b: number; n: number; u: number }>(
+      'SELECT b, count() AS n, uniqExact(i, s) AS u FROM k.t GROUP BY b',
+      server.client,
+    );
+    const whole = new Set(stored.filter(({ n, u }) => n === size && u === size).map(({ b }) => b));
+    assert.equal(whole.size, stored.length);
+    assert.deepEqual(
+      acknowledged.filter((b) => !whole.has(b)),
+      [],
+    );
+    await stop(server);
+  } finally {
+    disk.unmount();
+  }
 });
 
 test('a second process on the same data directory says who holds it, and other faults are one clear line', async () => {

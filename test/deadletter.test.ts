@@ -26,13 +26,13 @@ import {
   causeOf,
   type DeadLetter,
   letterFiles,
-  linesOf,
   type ReplayOptions,
   readLetter,
   replayHealing,
   replayLetters,
   shortReason,
 } from '../scripts/lib/deadletter.ts';
+import { linesOf } from '../scripts/lib/jsonl.ts';
 import { takeLock } from '../scripts/lib/lock.ts';
 import { createLogger } from '../scripts/lib/log.ts';
 import { waitFor } from '../scripts/lib/processes.ts';

@@ -94,8 +94,8 @@ describe('npm start, as a demo', () => {
     await up.start(['--demo', '--for', '6s', '--report', join(up.dir, 'report.json')]);
     await up.running();
     const stored = async () =>
-      Number((await up.pipeline.query('SELECT count() FROM marketprism_demo_hot.trades'))[0]![0]);
-    await waitFor('stored trades', READY_MS, async () => (await stored()) > 0);
+      Number((await up.pipeline.query('SELECT uniqExact(exchange) FROM marketprism_demo_hot.trades'))[0]![0]);
+    await waitFor('stored trades of each exchange', READY_MS, async () => (await stored()) === 6);
     await up.pipeline.query('TRUNCATE TABLE marketprism_demo_hot.trades');
     assert.deepEqual(await up.end(), { code: 1, signal: null }, up.output + up.errors);
     assert.match(up.output, /\nNOT balanced\n$/);

@@ -449,4 +449,25 @@ describe('holes in hot', () => {
     assert.deepEqual(later.gaps.map(short), ['BTC-USDT 7-8 null broken_chain unfillable']);
     assert.deepEqual((await findBrokenChains(options, [BTC], later.marks, Date.now(), ALL)).gaps, []);
   });
+
+  test('what comes late into a hole that is waited for is looked at, too: its own break is told', async () => {
+    await diffs(BTC, [
+      [1, 2, null],
+      [3, 4, null],
+    ]);
+    const { marks } = await findBrokenChains(options, [BTC], new Map(), Date.now(), ALL);
+    await diffs(BTC, [[21, 22, null]]);
+    const held = await findBrokenChains({ ...options, ageMs: 3_600_000 }, [BTC], marks, Date.now(), ALL);
+    assert.deepEqual(held.gaps, []);
+    // From another collector's disk; it was killed between 8 and 15.
+    await diffs(BTC, [
+      [5, 6, null],
+      [7, 8, null],
+      [15, 17, null],
+      [18, 20, null],
+    ]);
+    const filled = await findBrokenChains(options, [BTC], held.marks, Date.now(), ALL);
+    assert.deepEqual(filled.gaps.map(short), ['BTC-USDT 9-14 null broken_chain unfillable']);
+    assert.deepEqual((await findBrokenChains(options, [BTC], filled.marks, Date.now(), ALL)).gaps, []);
+  });
 });

@@ -73,6 +73,18 @@ export function duration(what: string, text: string): number {
   return Number(match[1]) * unit;
 }
 
+/**
+ * A time such as `2026-11-20`, `2026-11-20T08:00` or `2026-11-20T08:00:00+08:00`; without a zone it is UTC.
+ * @returns ms since the epoch
+ * @throws UsageError naming `what`.
+ */
+export function moment(what: string, text: string): number {
+  const isDay = /^\d{4}-\d\d-\d\d$/.test(text);
+  const ms = Date.parse(/[zZ]$|[+-]\d\d:?\d\d$/.test(text) && !isDay ? text : `${text}${isDay ? 'T00:00:00' : ''}Z`);
+  if (Number.isNaN(ms)) throw new UsageError(`${what} takes a time such as 2026-11-20T08:00:00Z, not "${text}"`);
+  return ms;
+}
+
 /** True when the module with this `import.meta.url` is the script that node was started with. */
 export function isEntryPoint(moduleUrl: string): boolean {
   const started = process.argv[1];

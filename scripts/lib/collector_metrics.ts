@@ -4,10 +4,13 @@
  */
 import { statfsSync } from 'node:fs';
 import { totalmem } from 'node:os';
-import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import { Counter, type Gauge, Histogram, type Registry } from 'prom-client';
+import type { StreamStatus } from './coverage.ts';
 import type { Delivery, OutboxHealth } from './delivery.ts';
 import type { ExchangeRunner, RunnerHooks } from './exchange_runner.ts';
+import type { GapFiller } from './gap_filler.ts';
 import type { Publisher } from './publisher.ts';
+import { gaugeMaker, type MakeGauge } from './service.ts';
 import { parseSubject } from './streams.ts';
 
 const PREFIX = 'marketprism_';
@@ -16,9 +19,12 @@ const READ_BUCKETS = [0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.1]
 const PUBLISH_BUCKETS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 5];
 const REQUEST_BUCKETS = [0.03, 0.1, 0.3, 1, 3, 10];
 
+const STREAM_STATUSES: StreamStatus[] = ['healthy', 'stale', 'never', 'blocked'];
+
 /** What is measured as it happens. */
 export interface CollectorMeters extends RunnerHooks {
-  published(subject: string, seconds: number): void;
+  /** @param rows in the message */
+  published(subject: string, rows: number, seconds: number): void;
   publishRefused(subject: string, reason: string): void;
 }
 
@@ -51,6 +57,12 @@ export function createMeters(registry: Registry): CollectorMeters {
     labelNames: ['exchange', 'market_type', 'data_type'],
     registers,
   });
+  const publishedRows = new Counter({
+    name: `${PREFIX}rows_published_total`,
+    help: 'rows in the messages that JetStream acknowledged; what is fetched again counts again',
+    labelNames: ['exchange', 'data_type'],
+    registers,
+  });
   const publishing = new Histogram({
     name: `${PREFIX}nats_publish_duration_seconds`,
     help: 'from the last sending of a message to its acknowledgement',
@@ -67,11 +79,12 @@ export function createMeters(registry: Registry): CollectorMeters {
   return {
     bookFrame: (exchange, seconds) => bookUpdate.observe({ exchange }, seconds),
     request: (endpoint, method, seconds) => requests.observe({ endpoint, method }, seconds),
-    published: (subject, seconds) => {
+    published: (subject, rows, seconds) => {
       published.inc({ subject });
       const stream = parseSubject(subject);
       if (!stream) return;
       labelled.inc({ exchange: stream.exchange, market_type: stream.market_type, data_type: stream.type });
+      publishedRows.inc({ exchange: stream.exchange, data_type: stream.type }, rows);
       publishing.observe({ data_type: stream.type }, seconds);
     },
     publishRefused: (subject, reason) => refusals.inc({ subject, error_type: reason.slice(0, 60) }),
@@ -82,22 +95,15 @@ export interface MeteredCollector {
   runners: ExchangeRunner[];
   publisher: Publisher;
   delivery: Delivery;
+  filler: GapFiller;
+  /** Times that sockets were not read, as neither broker nor disk took what came. */
+  pauses: number;
   config: { dataDir: string };
 }
 
 /** Registers what is read from the collector whenever the metrics are asked for. */
 export function registerGauges(registry: Registry, collector: MeteredCollector): void {
-  const gauge = (name: string, help: string, labelNames: string[], collect: (gauge: Gauge) => void) =>
-    new Gauge({
-      name: PREFIX + name,
-      help,
-      labelNames,
-      registers: [registry],
-      collect() {
-        this.reset();
-        collect(this);
-      },
-    });
+  const gauge = gaugeMaker(registry);
   /** One sample per exchange. */
   const perExchange = (name: string, help: string, value: (runner: ExchangeRunner) => number) =>
     gauge(name, help, ['exchange'], (each) => {
@@ -108,9 +114,10 @@ export function registerGauges(registry: Registry, collector: MeteredCollector):
   socketGauges(gauge, perExchange, collector);
   bookGauges(gauge, collector);
   streamGauges(gauge, collector);
+  coverageGauges(gauge, collector);
+  fillingGauges(gauge, collector);
 }
 
-type MakeGauge = (name: string, help: string, labelNames: string[], collect: (gauge: Gauge) => void) => Gauge;
 type MakePerExchange = (name: string, help: string, value: (runner: ExchangeRunner) => number) => Gauge;
 
 function machineGauges(gauge: MakeGauge, { config }: MeteredCollector): void {
@@ -277,6 +284,26 @@ function streamGauges(gauge: MakeGauge, { runners }: MeteredCollector): void {
       }
     });
   });
+}
+
+/** How many of the streams that were asked for are in which state; those without a stream are 0, so that a sum over them is a sum. */
+function coverageGauges(gauge: MakeGauge, { runners }: MeteredCollector): void {
+  gauge('coverage_streams', 'streams by their state', ['exchange', 'data_type', 'status'], (each) => {
+    for (const { type: data_type, instrument, status } of runners.flatMap((runner) => runner.coverage())) {
+      const labels = { exchange: instrument.exchange, data_type };
+      for (const name of STREAM_STATUSES) each.inc({ ...labels, status: name }, name === status ? 1 : 0);
+    }
+  });
+}
+
+function fillingGauges(gauge: MakeGauge, collector: MeteredCollector): void {
+  const { filler } = collector;
+  const { stats } = filler;
+  gauge('gap_filler_pending', 'open gaps that are still to be fetched', [], (each) => each.set(filler.pendingCount));
+  gauge('gap_filler_fetched_rows_total', 'rows that were fetched for gaps', [], (each) => each.set(stats.fetchedRows));
+  gauge('gap_filler_fetched_gaps_total', 'gaps that were fetched', [], (each) => each.set(stats.fetchedGaps));
+  gauge('gap_filler_unfillable_total', 'gaps that a venue does not serve', [], (each) => each.set(stats.unfillable));
+  gauge('collector_pauses_total', 'times that sockets were not read', [], (each) => each.set(collector.pauses));
 }
 
 function forEvents(

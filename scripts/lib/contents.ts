@@ -31,13 +31,17 @@ export async function contentsByStream(
   );
 }
 
+/** SQL: the hash of what a row says. */
+export function contentHash(type: DataType): string {
+  const values = TABLES[type].columns.map((column) => column.name).filter((column) => !ABOUT_ARRIVAL.has(column));
+  return `cityHash64(formatRow('JSONCompactEachRow', ${values.join(', ')}))`;
+}
+
 export function contentsQuery(database: string, type: DataType, condition = '1'): string {
-  const { name, key, columns } = TABLES[type];
-  const values = columns.map((column) => column.name).filter((column) => !ABOUT_ARRIVAL.has(column));
+  const { name, key } = TABLES[type];
   const stream = STREAM_COLUMNS.join(', ');
   return [
-    `SELECT ${stream}, toString(count()), toString(uniqExact(${key.join(', ')})),`,
-    `toString(sum(cityHash64(formatRow('JSONCompactEachRow', ${values.join(', ')}))))`,
+    `SELECT ${stream}, toString(count()), toString(uniqExact(${key.join(', ')})), toString(sum(${contentHash(type)}))`,
     `FROM ${database}.${name} WHERE ${condition} GROUP BY ${stream}`,
   ].join(' ');
 }

@@ -38,6 +38,14 @@ export const CRASH_POINTS = [
   'replicate.verified',
   /** It is written down. */
   'replicate.recorded',
+  /** A repair has written down what it will take out of a table. */
+  'repair.removing',
+  /** It is taken out; nothing of that is written down. */
+  'repair.removed',
+  /** It has written down what it will give to the store, copy to cold, or declare. */
+  'repair.publishing',
+  'repair.copying',
+  'repair.declaring',
 ] as const;
 export type CrashPoint = (typeof CRASH_POINTS)[number];
 

@@ -2,7 +2,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import {
   closeSync,
-  createReadStream,
   existsSync,
   fstatSync,
   fsyncSync,
@@ -21,6 +20,7 @@ import type { NatsConnection } from 'nats';
 import { z } from 'zod';
 import { OperatorError } from './cli.ts';
 import { readJson, writeJsonAtomic } from './files.ts';
+import { type Line, linesOf } from './jsonl.ts';
 import { takeLock } from './lock.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
@@ -249,37 +249,6 @@ function filesOf(dataDir: string, kind: DataType): { directory: string; names: s
     readdirSync(root, { withFileTypes: true }).some((each) => each.name === kind && each.isDirectory());
   const entries = isThere ? readdirSync(directory, { withFileTypes: true }) : [];
   return { directory, names: entries.filter((each) => each.isFile()).map((each) => each.name) };
-}
-
-export interface Line {
-  /** From 1. */
-  number: number;
-  bytes: Buffer;
-}
-
-/** A file's lines, blank ones left out but counted. By bytes: `readline` would also split at characters that may stand in a row. */
-export async function* linesOf(path: string): AsyncGenerator<Line> {
-  let number = 0;
-  let pieces: Buffer[] = [];
-  const line = (end: Buffer): Line => {
-    number += 1;
-    const bytes = pieces.length === 0 ? end : Buffer.concat([...pieces, end]);
-    pieces = [];
-    return { number, bytes };
-  };
-  const isBlank = ({ bytes }: Line) => bytes.every((byte) => byte <= 0x20);
-  for await (const chunk of createReadStream(path, { highWaterMark: 2 ** 20 }) as AsyncIterable<Buffer>) {
-    let start = 0;
-    for (let end = chunk.indexOf(LINE_FEED); end >= 0; end = chunk.indexOf(LINE_FEED, start)) {
-      const found = line(chunk.subarray(start, end));
-      if (!isBlank(found)) yield found;
-      start = end + 1;
-    }
-    if (start < chunk.length) pieces.push(chunk.subarray(start));
-  }
-  if (pieces.length === 0) return;
-  const last = line(Buffer.alloc(0));
-  if (!isBlank(last)) yield last;
 }
 
 const letterShape = z.object({

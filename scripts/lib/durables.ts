@@ -91,7 +91,8 @@ export async function unacknowledged(manager: JetStreamManager): Promise<number>
     const awaited = new Set(types.map(durableName));
     // Others follow the streams, too, and may have gone away with messages left.
     for await (const info of manager.consumers.list(name)) {
-      if (awaited.delete(info.name)) open += info.num_pending + info.num_ack_pending;
+      // One that is just being made anew is in the list as null (seen with 2.9.10).
+      if (info !== null && awaited.delete(info.name)) open += info.num_pending + info.num_ack_pending;
     }
     open += awaited.size;
   }

@@ -8,15 +8,15 @@ import { createServer } from 'node:net';
 const FIRST_PORT = 10_000;
 const LAST_PORT = 31_999;
 
-/** Processes that look for ports at the same time begin this far apart, as long as their ids are neighbours. */
+/** Processes that look for ports at the same time begin this far apart, mostly. */
 const PORTS_PER_PROCESS = 97;
 
 const given = new Set<number>();
 let next = FIRST_PORT + ((process.pid * PORTS_PER_PROCESS) % (LAST_PORT - FIRST_PORT));
 
 /**
- * A port on which nothing listens, and nothing `offset` above it; never one that this process was given before. One drawn at random
- * would be given twice in one of some hundred sets of ten, before anybody listens on it.
+ * A port on which nothing listens, and nothing `offset` above it; never one that this process was given before, nor one that any process
+ * was given that still lives: what it started there may be stopped just now, and come back.
  */
 export async function freePort(offset = 0): Promise<number> {
   for (;;) {
@@ -26,8 +26,19 @@ export async function freePort(offset = 0): Promise<number> {
     if (port + offset > LAST_PORT || both.some((each) => given.has(each))) continue;
     if (!(await isPortFree(port)) || (offset !== 0 && !(await isPortFree(port + offset)))) continue;
     for (const each of both) given.add(each);
+    if ((await Promise.all([...new Set(both)].map(claim))).includes(false)) continue;
     return port;
   }
+}
+
+/** Marks a port as given, by a socket in Linux' abstract namespace, which the kernel drops with the process. @returns false when another has it */
+function claim(port: number): Promise<boolean> {
+  return new Promise((done) => {
+    const server = createServer();
+    server.once('error', () => done(false));
+    server.listen(`\0marketprism-port-${port}`, () => done(true));
+    server.unref();
+  });
 }
 
 /** Whether nothing listens on this port of 127.0.0.1. */

@@ -56,7 +56,11 @@ export async function findBrokenChains(
       const key = keyOf(stream);
       if (now - created < options.ageMs || isLate({ epoch, seq }, settled)) {
         const mark = look.marks.get(key);
-        if (mark && mark.time >= time) look.marks.set(key, { ...mark, time: time - 1 });
+        if (mark && mark.time >= time) {
+          // What is still to come stands before the orphan, and may have breaks of its own: all after the last diff is looked at again.
+          const edge = await lastDiffBefore(options, stream, predecessor!, time);
+          look.marks.set(key, { ...mark, time: Math.min(edge ?? time - 1, mark.time) });
+        }
         continue;
       }
       const orphan = { predecessor: predecessor!, time, received, epoch, seq };
@@ -65,6 +69,21 @@ export async function findBrokenChains(
     }
   }
   return look;
+}
+
+/** When the diff was that is the last before a hole, ms; null when hot has none. */
+async function lastDiffBefore(
+  { client, database }: FinderOptions,
+  stream: GapStream,
+  predecessor: string,
+  time: number,
+): Promise<number | null> {
+  const query = [
+    `SELECT count(), ${ms('max(timestamp)')} FROM ${database}.orderbook_updates WHERE ${where(stream)} AND NOT is_snapshot`,
+    `AND timestamp >= ${at(time - CHAIN_BACK_MS)} AND timestamp < ${at(time)} AND last_update_id <= ${predecessor}`,
+  ].join(' ');
+  const [[count, newest] = []] = await selectText(client, query, QUERY_LIMITS);
+  return count === '0' ? null : Number(newest);
 }
 
 interface Orphan extends RowAfter {

@@ -38,6 +38,8 @@ const LAST_WAIT_MS = 60_000;
 export interface GapKeeperOptions extends FinderOptions {
   dataDir: string;
   everyMs: number;
+  /** An open gap is told again after this: collectors know of gaps from the stream alone, and it may have lost the first word of it. ms */
+  announceMs: number;
   publisher: Publisher;
   batcher: Batcher;
   /** What counts up by one. */
@@ -52,13 +54,23 @@ export interface GapKeeperOptions extends FinderOptions {
 }
 
 export class GapKeeper {
-  readonly stats = { looks: 0, declared: 0, filled: 0, lastLookAt: 0, lastError: null as string | null };
+  readonly stats = {
+    looks: 0,
+    /** What the last look declared or closed: its rows may not be in hot yet, nor in the counts. */
+    lastFound: 0,
+    declared: 0,
+    filled: 0,
+    lastLookAt: 0,
+    lastError: null as string | null,
+  };
   /** As of the last look. */
   counts: GapCount[] = [];
   /** By sequence, then by stream. */
   private readonly marks = new Map<string, Map<string, Mark>>();
   /** By sequence: when its last look began whose findings are in JetStream, steady clock, ms. */
   private readonly lookedAt = new Map<string, number>();
+  /** By gap: when it was told last, or first seen open by this run; steady clock, ms. */
+  private readonly toldAt = new Map<string, number>();
   /** Streams that hot had at the start. */
   private readonly stored = new Map<DataType, GapStream[]>();
 
@@ -108,9 +120,11 @@ export class GapKeeper {
     const found = [...looks.values()]
       .flatMap(({ gaps }) => gaps)
       .flatMap((gap) => [gap, ...liquidationsBeside(options, options.besideLiquidations, gap, now)]);
-    const filled = await findFilled(options, options.sequences, await openGaps(options), now);
+    const open = await openGaps(options);
+    const filled = await findFilled(options, options.sequences, open, now);
     await this.publish([...found, ...filled]);
-    this.stats.looks += 1;
+    await this.announce(open, new Set(filled.map(({ gap_id }) => gap_id)), begun);
+    this.stats.lastFound = found.length + filled.length;
     this.stats.declared += found.length;
     this.stats.filled += filled.length;
     this.stats.lastLookAt = now;
@@ -120,6 +134,7 @@ export class GapKeeper {
     }
     this.save();
     this.counts = await countGaps(options);
+    this.stats.looks += 1;
   }
 
   private marksOf(name: string): Map<string, Mark> {
@@ -146,6 +161,24 @@ export class GapKeeper {
     }
     batcher.flush();
     await publisher.drained();
+  }
+
+  /** The store takes it for the row that it has; a collector that did not know of the gap fills it. */
+  private async announce(open: GapRow[], closed: ReadonlySet<string>, now: number): Promise<void> {
+    const { batcher, publisher, log, announceMs } = this.options;
+    const still = open.filter(({ gap_id }) => !closed.has(gap_id));
+    for (const gap_id of this.toldAt.keys())
+      if (!still.some((gap) => gap.gap_id === gap_id)) this.toldAt.delete(gap_id);
+    const again = still.filter(({ gap_id }) => now - (this.toldAt.get(gap_id) ?? now) >= announceMs);
+    for (const { gap_id } of still) if (!this.toldAt.has(gap_id)) this.toldAt.set(gap_id, now);
+    if (again.length === 0) return;
+    for (const gap of again) {
+      batcher.add('gap', gap);
+      this.toldAt.set(gap.gap_id, now);
+    }
+    batcher.flush();
+    await publisher.drained();
+    log.info({ event: 'gaps_told_again', gaps: again.length });
   }
 
   private get file(): string {

@@ -14,6 +14,9 @@ const STOP_LIMIT_MS = 15_000;
 /** Lets the kernel end a child whose parent was killed. Part of util-linux, which Debian always has. */
 const SETPRIV = '/usr/bin/setpriv';
 
+/** In the data directory: how often each child was started again, as `npm start` counts it. */
+export const RESTARTS_FILE = 'state/restarts.json';
+
 export interface ChildPlan {
   name: string;
   command: string;

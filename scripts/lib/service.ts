@@ -1,7 +1,8 @@
 /** What every long-running script shares: /health and /metrics over HTTP, and a clean stop. */
+import { statfs } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { collectDefaultMetrics, Registry } from 'prom-client';
+import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import { OperatorError } from './cli.ts';
 import type { Logger } from './log.ts';
 
@@ -10,11 +11,77 @@ const STOP_LIMIT_MS = 10_000;
 
 export const VERSION = '0.1.0';
 
-/** A registry with the process' own figures (CPU, memory, event-loop lag) under `marketprism_`. */
-export function createRegistry(): Registry {
+/**
+ * A registry with the process' own figures (CPU, memory, event-loop lag, time of its start) under `marketprism_`, and with `dataDir` those of
+ * the disk that it lies on.
+ */
+export function createRegistry({ dataDir }: { dataDir?: string } = {}): Registry {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry, prefix: 'marketprism_' });
+  if (dataDir !== undefined) registerDisk(registry, dataDir);
   return registry;
+}
+
+export type MakeGauge = (name: string, help: string, labelNames: string[], collect: (gauge: Gauge) => void) => Gauge;
+
+/** Makes gauges under `marketprism_` that are read whenever the metrics are asked for; what `collect` does not set then has no sample. */
+export function gaugeMaker(registry: Registry): MakeGauge {
+  return (name, help, labelNames, collect) =>
+    new Gauge({
+      name: `marketprism_${name}`,
+      help,
+      labelNames,
+      registers: [registry],
+      collect() {
+        this.reset();
+        // A gauge without labels is 0 after that.
+        if (labelNames.length === 0) this.remove();
+        collect(this);
+      },
+    });
+}
+
+/** While the disk cannot be asked, there is no sample of it. */
+function registerDisk(registry: Registry, dataDir: string): void {
+  const gauge = (name: string, help: string, blocks: 'blocks' | 'bavail') =>
+    new Gauge({
+      name: `marketprism_${name}`,
+      help,
+      registers: [registry],
+      async collect() {
+        const disk = await statfs(dataDir).catch(() => null);
+        if (disk === null) this.remove();
+        else this.set(disk[blocks] * disk.bsize);
+      },
+    });
+  gauge('disk_free_bytes', 'free on the disk with the data directory, for others than root', 'bavail');
+  gauge('disk_size_bytes', 'size of the disk with the data directory', 'blocks');
+}
+
+const HEALTH_VALUES: Record<CheckStatus, number> = { unhealthy: 0, degraded: 1, healthy: 2 };
+
+/** What /health says, for alerts: once in a registry, also when that is served on two ports. */
+function registerHealth(registry: Registry, health: () => HealthDocument): void {
+  const name = 'marketprism_health_status';
+  if (registry.getSingleMetric(name) !== undefined) return;
+  // The first is read first, and sets the second.
+  new Gauge({
+    name,
+    help: 'the status in /health: 2 healthy, 1 degraded, 0 unhealthy',
+    registers: [registry],
+    collect() {
+      const document = health();
+      this.set(HEALTH_VALUES[document.status]);
+      checks.reset();
+      for (const [check, { status }] of Object.entries(document.checks)) checks.set({ check }, HEALTH_VALUES[status]);
+    },
+  });
+  const checks = new Gauge({
+    name: 'marketprism_health_check_status',
+    help: 'each check of /health: 2 healthy, 1 degraded, 0 unhealthy',
+    labelNames: ['check'],
+    registers: [registry],
+  });
 }
 
 export type CheckStatus = 'healthy' | 'degraded' | 'unhealthy';
@@ -79,6 +146,7 @@ export interface HttpOptions {
  */
 export async function serveStatus(options: HttpOptions): Promise<{ port: number; close(): Promise<void> }> {
   const { health, registry, log } = options;
+  registerHealth(registry, health);
   const server = createServer((request, response) => {
     const send = (status: number, type: string, body: string) => {
       response.writeHead(status, { 'content-type': type, 'cache-control': 'no-store' });

@@ -6,16 +6,18 @@
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
 const LEAST_NODE = [20, 18, 1];
+const APT = '/usr/bin/apt-get';
 const root = join(import.meta.dirname, '..', '..');
 const dev = process.argv.includes('--dev');
 
 checkNode();
 installPackages();
 installBroker();
+if (dev) unpackPromtool();
 
 function checkNode() {
   const version = process.versions.node.split('.').map(Number);
@@ -41,13 +43,12 @@ function installPackages() {
 }
 
 function installBroker() {
-  const places = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/usr/local/bin'];
-  if (places.some((place) => existsSync(join(place, 'nats-server')))) return;
+  if (isInstalled('nats-server')) return;
   // An own broker elsewhere needs no program here.
   if (!dev && (process.env.MARKETPRISM_NATS_URL || process.env.NATS_URL)) return;
   const hand =
     'install nats-server (Debian: apt-get install nats-server), or set MARKETPRISM_NATS_URL to a running one';
-  if (process.getuid?.() !== 0 || !existsSync('/usr/bin/apt-get')) stop(`nats-server is missing: ${hand}`);
+  if (process.getuid?.() !== 0 || !existsSync(APT)) stop(`nats-server is missing: ${hand}`);
   say('installing nats-server …');
   // Debian starts the server that it installs, on 4222 and without JetStream. A policy of 101 forbids that for this install.
   const policy = '/usr/sbin/policy-rc.d';
@@ -58,19 +59,63 @@ function installBroker() {
   }
   try {
     const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
-    run('apt-get', ['-qq', 'update'], env);
-    run('apt-get', ['-qq', '-y', 'install', '--no-install-recommends', 'nats-server'], env);
+    run(APT, ['-qq', 'update'], env);
+    run(APT, ['-qq', '-y', 'install', '--no-install-recommends', 'nats-server'], env);
   } finally {
     if (mine) rmSync(policy);
   }
 }
 
-/** Runs a command quietly; its output is shown when it fails. */
+/**
+ * The tests check the alert rules with promtool. It is taken out of Debian's package alone: installed, that would bring a server, its user,
+ * its unit and eleven packages of web pages. Who has none and cannot get it is told, and keeps all other tests.
+ */
+function unpackPromtool() {
+  const kept = join(root, 'node_modules', '.cache', 'marketprism', 'promtool');
+  if (isInstalled('promtool') || existsSync(kept)) return;
+  say('unpacking promtool from the package prometheus (once, 19 MB) …');
+  const directory = `${kept}.unpacked`;
+  rmSync(directory, { recursive: true, force: true });
+  mkdirSync(directory, { recursive: true });
+  const fetch = () => attempt(APT, ['-qq', 'download', 'prometheus'], { cwd: directory });
+  let fault = fetch();
+  // Package lists that are absent or old are root's to renew.
+  if (fault !== null && process.getuid?.() === 0) fault = attempt(APT, ['-qq', 'update']) ?? fetch();
+  const [file] = readdirSync(directory).filter((name) => name.endsWith('.deb'));
+  fault ??= attempt('dpkg-deb', ['--extract', `${file}`, '.'], { cwd: directory });
+  if (fault === null) renameSync(join(directory, 'usr', 'bin', 'promtool'), kept);
+  else
+    say(`promtool is missing, and test/metrics.test.ts fails without: apt-get install prometheus (${lastLine(fault)})`);
+  rmSync(directory, { recursive: true });
+}
+
+function isInstalled(program) {
+  const places = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/usr/local/bin'];
+  return places.some((place) => existsSync(join(place, program)));
+}
+
+/** Runs a command quietly; its output is shown when it fails, and that is the end. */
 function run(command, args, env = process.env) {
-  const result = spawnSync(command, args, { cwd: root, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
-  if (result.status === 0) return;
-  process.stderr.write(`${result.stdout ?? ''}${result.stderr ?? ''}`);
-  stop(`${command} ${args.join(' ')} failed${result.error ? `: ${result.error.message}` : ''}`);
+  const fault = attempt(command, args, { env });
+  if (fault === null) return;
+  process.stderr.write(fault);
+  stop(`${command} ${args.join(' ')} failed`);
+}
+
+/** Runs a command. @returns null when it succeeded, else what it said */
+function attempt(command, args, options) {
+  const stdio = ['ignore', 'pipe', 'pipe'];
+  const { status, error, stdout, stderr } = spawnSync(command, args, {
+    cwd: root,
+    encoding: 'utf8',
+    stdio,
+    ...options,
+  });
+  return status === 0 ? null : `${stdout ?? ''}${stderr ?? ''}${error ? `${error.message}\n` : ''}`;
+}
+
+function lastLine(text) {
+  return text.trim().split('\n').at(-1);
 }
 
 function say(line) {

@@ -10,7 +10,7 @@ import { createClickHouse } from './clickhouse.ts';
 import { type Config, loadConfig, type Mode, shownUrl } from './config.ts';
 import { unacknowledged } from './durables.ts';
 import { DEFAULT_SESSIONS, engineEnvironment } from './embedded/environment.ts';
-import { readJson } from './files.ts';
+import { readJson, writeJsonAtomic } from './files.ts';
 import { ensureStreams } from './jetstream.ts';
 import {
   balance,
@@ -30,7 +30,7 @@ import {
 } from './ledger.ts';
 import { createLogger } from './log.ts';
 import { pause } from './pause.ts';
-import { Child, type ChildPlan, scriptPlan, waitFor } from './processes.ts';
+import { Child, type ChildPlan, RESTARTS_FILE, scriptPlan, waitFor } from './processes.ts';
 import type { DataType } from './rows.ts';
 import { type StreamName, streamDefinitions } from './streams.ts';
 
@@ -87,6 +87,7 @@ export class System {
   readonly children = new Map<string, Child>();
   startedAt = Date.now();
   bases: Record<StreamName, number> = { MARKET_DATA: 0, ORDERBOOK_SNAP: 0 };
+  private readonly restarted = new Map<string, number>();
   private startFailure: Error | null = null;
   private starting = true;
   private stopping = false;
@@ -140,6 +141,7 @@ export class System {
       for (const { name } of definitions) this.bases[name] = (await manager.streams.info(name)).state.last_seq;
     });
     this.startedAt = Date.now();
+    this.tellRestarts();
     this.launch(scriptPlan('store', [], env, logDir));
     for (const { name, env: own } of this.collectors) {
       this.launch({ ...scriptPlan('collector', [], own, logDir), name });
@@ -202,7 +204,9 @@ export class System {
    */
   async quiet(): Promise<Map<string, number> | null> {
     const sent = this.plan.mode === 'demo' ? await this.stopSimulator() : null;
+    await this.outboxesEmpty();
     await this.gapsSettled();
+    // What was fetched back went through them, too.
     await this.outboxesEmpty();
     await this.stopCollectors();
     await this.drained(DRAIN_LIMIT_MS);
@@ -290,25 +294,32 @@ export class System {
    */
   private async gapsSettled(): Promise<void> {
     const { config, say, gapsLimitMs } = this.plan;
-    const open = async () => {
-      const gaps = (await getJson(config.storePort))?.checks.gaps;
-      const counts = gaps?.details?.counts ?? [];
-      const count = counts.reduce((sum, each) => sum + (each.status === 'open' ? each.gaps : 0), 0);
-      return { count, lookAt: gaps?.details?.lastLookAt ?? 0 };
+    const look = async () => {
+      const { counts = [], looks = 0, lastFound = 0 } = (await getJson(config.storePort))?.checks.gaps?.details ?? {};
+      return {
+        open: counts.reduce((sum, each) => sum + (each.status === 'open' ? each.gaps : 0), 0),
+        looks,
+        lastFound,
+      };
     };
     const restarted = this.collectors.some(({ name }) => this.children.get(name)!.restarts > 0);
-    const { count } = await open();
-    if (!restarted && count === 0 && gapsLimitMs === undefined) return;
-    say(!restarted && count > 0 ? `${count} gaps are being filled` : 'looking for what was missed');
-    const limitMs = gapsLimitMs ?? GAPS_LIMIT_MS;
-    const lastRowAt = Date.now();
+    const { open } = await look();
+    if (!restarted && open === 0 && gapsLimitMs === undefined) return;
+    say(!restarted && open > 0 ? `${open} gaps are being filled` : 'looking for what was missed');
     await this.drained(DRAIN_LIMIT_MS);
-    for (const deadline = lastRowAt + limitMs; Date.now() < deadline; await pause(500)) {
-      const now = await open();
-      // A hole is a gap once the row after it is old enough; then one look tells all there are.
-      if (now.count === 0 && now.lookAt > lastRowAt + config.gapAgeMs + GAP_LOOK_MARGIN_MS) return;
+    const limitMs = gapsLimitMs ?? GAPS_LIMIT_MS;
+    const deadline = Date.now() + limitMs;
+    // A hole is a gap once the row after it is old enough.
+    await pause(config.gapAgeMs + GAP_LOOK_MARGIN_MS);
+    // Counted, not timed: the store's clock may have been set, and a look that had begun before tells nothing.
+    let { looks: before } = await look();
+    for (; Date.now() < deadline; await pause(500)) {
+      const now = await look();
+      // A store that began anew counts from 0.
+      before = Math.min(before, now.looks);
+      if (now.looks >= before + 2 && now.open === 0 && now.lastFound === 0) return;
     }
-    say(`${(await open()).count} gaps could not be filled in ${limitMs / 1000} s`);
+    say(`${(await look()).open} gaps could not be filled in ${limitMs / 1000} s`);
   }
 
   /** One line of figures; null while a service does not answer. */
@@ -350,10 +361,22 @@ export class System {
         return false;
       }
       this.plan.say(`${plan.name} ${how}: starting it again${lastLine ? ` (${lastLine})` : ''}`);
+      this.restarted.set(plan.name, (this.restarted.get(plan.name) ?? 0) + 1);
+      this.tellRestarts();
       return true;
     });
     this.children.set(plan.name, child);
     child.start();
+  }
+
+  /** For integrity.ts, which looks from outside. */
+  private tellRestarts(): void {
+    const path = join(this.plan.config.dataDir, RESTARTS_FILE);
+    try {
+      writeJsonAtomic(path, { pid: process.pid, since: this.startedAt, restarts: Object.fromEntries(this.restarted) });
+    } catch (error) {
+      this.plan.say(`${path} cannot be written: ${(error as Error).message}`);
+    }
   }
 
   /** @param foreign not started by us, so it is there already or not at all */
@@ -495,7 +518,8 @@ interface StatusDocument {
       details?: {
         inserted?: number;
         backlog?: number;
-        lastLookAt?: number;
+        looks?: number;
+        lastFound?: number;
         counts?: { status: string; gaps: number }[];
       };
     }

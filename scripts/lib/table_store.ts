@@ -20,6 +20,7 @@ import { pause } from './pause.ts';
 import type { Delivery, PullConsumer } from './pull_consumer.ts';
 import { type DataType, TABLES } from './rows.ts';
 import { steadyNow, wallTime } from './steady.ts';
+import type { StoreMeters } from './store_metrics.ts';
 import { parseSubject, type Stream } from './streams.ts';
 
 /** A batch is closed by whichever comes first. Larger ones gain nothing, younger ones make too many parts. */
@@ -47,6 +48,7 @@ export interface TableStoreOptions {
   cold: Place;
   ackWaitMs: number;
   consumer: PullConsumer;
+  meters: StoreMeters;
   stop: AbortSignal;
   log: Logger;
 }
@@ -71,6 +73,7 @@ export class TableStore {
     deadletters: 0,
     inserts: 0,
     unclear: 0,
+    lookupsFailed: 0,
     refused: 0,
     /** Messages taken and not yet confirmed. */
     holding: 0,
@@ -248,7 +251,10 @@ export class TableStore {
         this.figures.lastError = (error as Error).message.slice(0, 300);
         log.warn({ event: asked ? 'insert_unclear' : 'lookup_failed', type: this.type, err: error, wait_ms: wait });
         await pause(wait, stop);
-        if (!asked) continue;
+        if (!asked) {
+          this.figures.lookupsFailed += 1;
+          continue;
+        }
         this.figures.unclear += 1;
         // Of what is left here, whoever numbers the stream anew makes sure.
         this.refuseOutdated(batch);
@@ -297,6 +303,7 @@ export class TableStore {
       crashPoint('store.inserted');
       this.figures.inserts += 1;
       this.figures.inserted += rows.length;
+      this.options.meters.inserted(this.type, rows, Date.now());
     } catch (error) {
       if (!isPoison(error)) throw error;
       if (rows.length === 1) {

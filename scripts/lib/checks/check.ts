@@ -1,6 +1,7 @@
 /** What a check is, what it answers, and what that means for the whole. */
 import type { ClickHouseClient } from '@clickhouse/client';
 import type { Config } from '../config.ts';
+import type { RepairName } from '../repair/names.ts';
 import { EXIT, type Verdict } from '../status.ts';
 
 /** A hint is told and changes nothing; low and medium are warnings; high and critical make the whole unhealthy. */
@@ -9,6 +10,8 @@ export type Severity = (typeof SEVERITIES)[number];
 
 /** One thing that is wrong. */
 export interface Finding {
+  /** What kind of defect, such as `crossed_book`: with check and subject it names the same finding in each round, while `what` tells figures. */
+  kind: string;
   /** What it is about, such as `trade okx_spot spot BTC-USDT`. */
   subject: string;
   what: string;
@@ -46,6 +49,10 @@ export interface Check {
   limit: string;
   /** A command, or what to look at. */
   fix: string;
+  /** Kinds of repair.ts that mend it. */
+  repairs?: readonly RepairName[];
+  /** Names of checks whose failure explains this one's: while one of them fails, this one's findings are no news. */
+  standsOn?: readonly string[];
   ask(context: Context): Promise<Answer>;
 }
 
@@ -58,6 +65,16 @@ export interface Outcome {
   figure: string;
   findings: Finding[];
   ms: number;
+}
+
+/** Asked once a round, whoever needs it. */
+export function oncePerRound<T>(ask: (context: Context) => Promise<T>): (context: Context) => Promise<T> {
+  const asked = new WeakMap<Context, Promise<T>>();
+  return (context) => {
+    let answer = asked.get(context);
+    if (!answer) asked.set(context, (answer = ask(context)));
+    return answer;
+  };
 }
 
 /** @param percent rows stored of rows expected, 0 to 100 */

@@ -1,8 +1,13 @@
 /** All checks, in the order in which they are asked: what the others stand on first. */
 import type { Check } from './check.ts';
-import { deadLetters, disk, schema, services, streams } from './machine.ts';
+import { completeness } from './coverage.ts';
+import { disk } from './disk.ts';
+import { deadLetters, schema, services, streams } from './machine.ts';
+import { processes } from './processes.ts';
 import { continuity, duplicates, freshness, gaps, hotAgainstCold, storageDelay } from './rows.ts';
+import { series } from './series.ts';
 import { values } from './values.ts';
+import { volume } from './volume.ts';
 
 export const CHECKS: Check[] = [
   services,
@@ -13,8 +18,12 @@ export const CHECKS: Check[] = [
   duplicates,
   continuity,
   gaps,
+  completeness,
   hotAgainstCold,
   values,
+  volume,
   deadLetters,
+  series,
+  processes,
   disk,
 ];

@@ -1,21 +1,19 @@
 /** Checks of what the rows go through: services, tables, streams, dead letters, disk. */
-import { statfsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { z } from 'zod';
 import { selectText } from '../clickhouse.ts';
-import { badFiles, letterFiles, linesOf, readLetter } from '../deadletter.ts';
+import { badFiles, letterFiles, readLetter } from '../deadletter.ts';
 import { connectOnce } from '../jetstream.ts';
+import { linesOf } from '../jsonl.ts';
 import { DATA_TYPES, TABLES } from '../rows.ts';
 import { type Tier, tableSql } from '../schema.ts';
 import { durableName, streamDefinitions, streamOf } from '../streams.ts';
-import type { Check, Context, Finding } from './check.ts';
+import type { Check, Finding } from './check.ts';
 
 const ANSWER_WITHIN_MS = 5000;
 /** Messages that wait for the store: at 10,000 rows a second and 100 rows a message, a minute and a half. */
 const MOST_PENDING = 10_000;
-const LEAST_FREE_SHARE = 0.1;
-const LITTLE_FREE_SHARE = 0.2;
 
 const HEALTH = z.object({
   status: z.enum(['healthy', 'degraded', 'unhealthy']),
@@ -42,10 +40,11 @@ export const services: Check = {
           each.status === 'healthy' ? [] : [`${part}: ${each.error_message ?? each.status}`],
         );
         const severity = status === 'unhealthy' ? 'high' : 'low';
-        findings.push({ ...finding, what: `${status}: ${reasons.join('; ')}`, severity });
+        findings.push({ ...finding, kind: 'unwell', what: `${status}: ${reasons.join('; ')}`, severity });
       } catch (error) {
         const { cause, message } = error as Error & { cause?: { code?: string } };
-        findings.push({ ...finding, what: `does not answer: ${cause?.code ?? message}`, severity: 'critical' });
+        const what = `does not answer: ${cause?.code ?? message}`;
+        findings.push({ ...finding, kind: 'down', what, severity: 'critical' });
       }
     }
     return { figure: `${3 - findings.length} of 3 healthy`, findings };
@@ -66,17 +65,17 @@ export const schema: Check = {
     ] as const) {
       for (const type of DATA_TYPES) {
         const { name } = TABLES[type];
-        const evidence = `SHOW CREATE TABLE ${database}.${name}`;
+        const finding = { subject: `${database}.${name}`, evidence: `SHOW CREATE TABLE ${database}.${name}` };
         const [have, want] = [await present(client, database, name), await wanted(client, tier, database, name)];
         if (have === null) {
-          findings.push({ subject: `${database}.${name}`, what: 'is not there', severity: 'critical', evidence });
+          findings.push({ ...finding, kind: 'no_table', what: 'is not there', severity: 'critical' });
           continue;
         }
         const absent = want.filter((part) => !have.includes(part));
         const foreign = have.filter((part) => !want.includes(part));
         if (absent.length + foreign.length === 0) continue;
         const what = [...absent.map((part) => `lacks ${part}`), ...foreign.map((part) => `has ${part}`)].join('; ');
-        findings.push({ subject: `${database}.${name}`, what, severity: 'high', evidence });
+        findings.push({ ...finding, kind: 'other_table', what, severity: 'high' });
       }
     }
     return { figure: `${DATA_TYPES.length * 2} tables`, findings };
@@ -124,6 +123,7 @@ export const streams: Check = {
         const evidence = `nats stream info ${name}`;
         if ([...info.config.subjects].sort().join() !== [...subjects].sort().join())
           findings.push({
+            kind: 'other_stream',
             subject: name,
             what: `takes ${info.config.subjects.join(', ')}, not ${subjects.join(', ')}`,
             severity: 'high',
@@ -136,12 +136,13 @@ export const streams: Check = {
         const evidence = `nats consumer info ${stream} ${durableName(type)}`;
         const finding = { subject: `${stream} ${durableName(type)}`, evidence };
         if (info === null) {
-          findings.push({ ...finding, what: 'is not there: nobody stores its rows', severity: 'critical' });
+          const what = 'is not there: nobody stores its rows';
+          findings.push({ ...finding, kind: 'no_consumer', what, severity: 'critical' });
           continue;
         }
         pending += info.num_pending;
         if (info.num_pending > MOST_PENDING)
-          findings.push({ ...finding, what: `${info.num_pending} messages wait`, severity: 'medium' });
+          findings.push({ ...finding, kind: 'pending', what: `${info.num_pending} messages wait`, severity: 'medium' });
       }
       return { figure: `${pending} messages pending`, findings };
     } finally {
@@ -154,7 +155,8 @@ export const deadLetters: Check = {
   name: 'dead letters',
   question: 'Does any row wait that could not be stored?',
   limit: '0 rows',
-  fix: 'npx tsx scripts/deadletter.ts list; npx tsx scripts/deadletter.ts replay --dry-run',
+  fix: 'npx tsx scripts/deadletter.ts list',
+  repairs: ['dead-letters'],
   async ask({ config: { dataDir } }) {
     const findings: Finding[] = [];
     let letters = 0;
@@ -163,29 +165,16 @@ export const deadLetters: Check = {
       let [good, bad] = [0, 0];
       for await (const { bytes } of linesOf(path)) typeof readLetter(bytes) === 'string' ? (bad += 1) : (good += 1);
       letters += good;
-      const evidence = `npx tsx scripts/deadletter.ts explain ${path}`;
-      if (good > 0) findings.push({ subject: path, what: `${good} rows wait`, severity: 'medium', evidence });
-      if (bad > 0) findings.push({ subject: path, what: `${bad} lines cannot be read`, severity: 'high', evidence });
+      const letter = { subject: path, evidence: `npx tsx scripts/deadletter.ts explain ${path}` };
+      if (good > 0) findings.push({ ...letter, kind: 'waiting_rows', what: `${good} rows wait`, severity: 'medium' });
+      if (bad > 0)
+        findings.push({ ...letter, kind: 'bad_lines', what: `${bad} lines cannot be read`, severity: 'high' });
     }
     for (const { directory, name } of badFiles(dataDir)) {
       const path = join(directory, name);
-      findings.push({ subject: path, what: 'lines that no replay could read', severity: 'high', evidence: path });
+      const what = 'lines that no replay could read';
+      findings.push({ kind: 'set_aside', subject: path, what, severity: 'high', evidence: path });
     }
     return { figure: `${letters} rows`, findings };
-  },
-};
-
-export const disk: Check = {
-  name: 'disk',
-  question: 'Is there room where the data is?',
-  limit: '20 % free, 10 % at the least',
-  fix: 'du -sh data/*; drop what is older than you need',
-  async ask({ config }: Context) {
-    const { bavail, blocks } = statfsSync(config.dataDir);
-    const share = bavail / blocks;
-    const figure = `${Math.round(share * 100)} % free`;
-    const severity = share < LEAST_FREE_SHARE ? 'high' : 'low';
-    const finding: Finding = { subject: config.dataDir, what: figure, severity, evidence: `df ${config.dataDir}` };
-    return { figure, findings: share < LITTLE_FREE_SHARE ? [finding] : [] };
   },
 };

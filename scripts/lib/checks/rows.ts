@@ -14,6 +14,7 @@ import {
   type Context,
   type Finding,
   NotApplicable,
+  oncePerRound,
   type Severity,
   severityOfCompleteness,
 } from './check.ts';
@@ -73,12 +74,13 @@ export const freshness: Check = {
         const age = now - Number(cells[3]);
         if (age <= limitMs) continue;
         const what = `the newest is ${(age / MINUTE_MS).toFixed(1)} min old`;
-        findings.push({ subject: subject(type, cells), what, severity, evidence: query });
+        findings.push({ kind: 'silent', subject: subject(type, cells), what, severity, evidence: query });
       }
     }
     for (const exchange of config.exchanges.filter((each) => !seen.has(each))) {
       const what = 'no row of it arrived in the last 24 h';
-      findings.push({ subject: exchange, what, severity: 'critical', evidence: `${database}: all tables` });
+      const evidence = `${database}: all tables`;
+      findings.push({ kind: 'silent', subject: exchange, what, severity: 'critical', evidence });
     }
     return { figure: plural(streams, 'stream'), findings };
   },
@@ -89,13 +91,14 @@ export const duplicates: Check = {
   question: 'Is any row in hot or in cold more than once?',
   limit: '0',
   fix: 'look at the rows by the query in --detailed-report',
+  repairs: ['duplicates'],
   async ask(context) {
     const { hot, cold, config } = context;
     const findings: Finding[] = [];
     let rows = 0;
-    for (const [client, database] of [
-      [hot, config.hotDatabase],
-      [cold, config.coldDatabase],
+    for (const [tier, client, database] of [
+      ['hot', hot, config.hotDatabase],
+      ['cold', cold, config.coldDatabase],
     ] as const) {
       for (const type of DATA_TYPES) {
         const { name, key } = TABLES[type];
@@ -105,7 +108,8 @@ export const duplicates: Check = {
           rows += count;
           if (count === unique) continue;
           const what = `${plural(count - unique, 'row')} too many in ${database}`;
-          findings.push({ subject: subject(type, cells), what, severity: 'high', evidence: query });
+          const finding = { subject: subject(type, cells), evidence: query };
+          findings.push({ ...finding, kind: `doubled_in_${tier}`, what, severity: 'high' });
         }
       }
     }
@@ -117,47 +121,61 @@ export const continuity: Check = {
   name: 'continuity',
   question: 'Is everything that is missing between two rows declared as a gap?',
   limit: '0 undeclared rows',
-  fix: 'rm data/state/gap_marks.json; systemctl restart marketprism-store: all of hot is looked at again, declared and filled',
+  fix: 'look at what is missing by the query in --detailed-report',
+  repairs: ['missing-in-hot', 'holes'],
   async ask(context) {
-    const { hot, config, now } = context;
-    const options: FinderOptions = {
-      client: hot,
-      database: config.hotDatabase,
-      dataSource: config.mode,
-      ageMs: config.gapAgeMs * 2 + DECLARED_WITHIN_MS,
-      collectorStart: async () => null,
-    };
-    const settled = { epoch: Number.MAX_SAFE_INTEGER, seq: Number.MAX_SAFE_INTEGER };
-    const found: GapRow[] = [];
-    for (const sequence of sequences()) {
-      const all = await storedStreams(hot, config.hotDatabase, TABLES[sequence.type].name);
-      const firsts = await firstNumbers(context, sequence);
-      const streams = all.filter((stream) => sequence.covers(stream) && firsts.has(keyOf(stream)));
-      found.push(...(await findMissing(options, sequence, streams, firsts, now, settled)).gaps);
-    }
-    const heads = await firstDiffs(context);
-    const books = (await storedStreams(hot, config.hotDatabase, TABLES.orderbook_update.name)).filter(
-      (stream) => hasChain(stream) && heads.has(keyOf(stream)),
-    );
-    found.push(...(await findBrokenChains(options, books, heads, now, settled)).gaps);
-    const declared = await declaredGaps(context);
-    const inTime = found.filter((gap) => gap.to_time >= context.from && gap.from_time < context.to);
-    const silent = inTime.filter((gap) => !isDeclared(gap, declared));
+    const { holes, silent } = await undeclaredHoles(context);
     const counts = await rowsByStream(context);
     const findings = silent.map((gap): Finding => {
       const stored = counts.get(`${gap.data_type} ${keyOf(gap)}`) ?? 0;
       const severity =
         gap.rows === null ? 'medium' : severityOfCompleteness((100 * stored) / (stored + Number(gap.rows)));
       return {
+        kind: 'undeclared',
         subject: subject(gap.data_type, [gap.exchange, gap.market_type, gap.symbol]),
         what: `${gap.rows ?? 'unknown many'} rows from ${gap.from_id} to ${gap.to_id} are missing, and nobody said so`,
         severity,
-        evidence: `SELECT * FROM ${config.hotDatabase}.gaps_now WHERE exchange = '${gap.exchange}' AND symbol = '${gap.symbol}' AND data_type = '${gap.data_type}'`,
+        evidence: `SELECT * FROM ${context.config.hotDatabase}.gaps_now WHERE exchange = '${gap.exchange}' AND symbol = '${gap.symbol}' AND data_type = '${gap.data_type}'`,
       };
     });
-    return { figure: `${plural(inTime.length, 'hole')}, ${silent.length} undeclared`, findings };
+    return { figure: `${plural(holes, 'hole')}, ${silent.length} undeclared`, findings };
   },
 };
+
+interface Holes {
+  holes: number;
+  silent: GapRow[];
+}
+
+async function findHoles(context: Context): Promise<Holes> {
+  const { hot, config, now } = context;
+  const options: FinderOptions = {
+    client: hot,
+    database: config.hotDatabase,
+    dataSource: config.mode,
+    ageMs: config.gapAgeMs * 2 + DECLARED_WITHIN_MS,
+    collectorStart: async () => null,
+  };
+  const settled = { epoch: Number.MAX_SAFE_INTEGER, seq: Number.MAX_SAFE_INTEGER };
+  const found: GapRow[] = [];
+  for (const sequence of sequences()) {
+    const all = await storedStreams(hot, config.hotDatabase, TABLES[sequence.type].name);
+    const firsts = await firstNumbers(context, sequence);
+    const streams = all.filter((stream) => sequence.covers(stream) && firsts.has(keyOf(stream)));
+    found.push(...(await findMissing(options, sequence, streams, firsts, now, settled)).gaps);
+  }
+  const heads = await firstDiffs(context);
+  const books = (await storedStreams(hot, config.hotDatabase, TABLES.orderbook_update.name)).filter(
+    (stream) => hasChain(stream) && heads.has(keyOf(stream)),
+  );
+  found.push(...(await findBrokenChains(options, books, heads, now, settled)).gaps);
+  const declared = await declaredGaps(context);
+  const inTime = found.filter((gap) => gap.to_time >= context.from && gap.from_time < context.to);
+  return { holes: inTime.length, silent: inTime.filter((gap) => !isDeclared(gap, declared)) };
+}
+
+/** Holes of the time, and those of them that no gap declares, as the gaps that they should be. */
+export const undeclaredHoles = oncePerRound(findHoles);
 
 /** The first number of each stream in the time, before which nothing is asked. */
 async function firstNumbers(context: Context, { type, number, only }: Sequence): Promise<Map<string, Mark>> {
@@ -187,8 +205,9 @@ interface Declared {
   to: bigint;
 }
 
+/** A gap that was filled declares nothing: what is missing there again was lost since. */
 async function declaredGaps({ hot, config }: Context): Promise<Declared[]> {
-  const query = `SELECT data_type, ${STREAM}, from_id, to_id FROM ${config.hotDatabase}.gaps_now`;
+  const query = `SELECT data_type, ${STREAM}, from_id, to_id FROM ${config.hotDatabase}.gaps_now WHERE status != 'filled'`;
   return (await selectText(hot, query, SETTINGS)).map(([type, exchange, market, symbol, from, to]) => ({
     key: `${type} ${streamKey(exchange!, market!, symbol!)}`,
     from: BigInt(from!),
@@ -230,6 +249,7 @@ export const gaps: Check = {
       const isOld = status === 'open' && age > OPEN_LIMIT_MS;
       if (status === 'open' && !isOld) continue;
       findings.push({
+        kind: isOld ? 'open' : 'unfillable',
         subject: subject(type!, cells),
         what: isOld ? `${rows} rows, open for ${Math.round(age / MINUTE_MS)} min` : `${rows} rows that nobody serves`,
         severity: isOld ? 'medium' : 'hint',
@@ -244,7 +264,8 @@ export const hotAgainstCold: Check = {
   name: 'hot against cold',
   question: 'Does cold hold what hot holds, up to where replication says so, by count and hash?',
   limit: '0 rows; lag 60 min',
-  fix: 'npx tsx scripts/replicate.ts --backfill FROM TO gives cold what only hot has',
+  fix: 'journalctl -u marketprism-replicate',
+  repairs: ['different', 'missing-in-hot', 'missing-in-cold'],
   async ask(context) {
     const { hot, cold, config, now } = context;
     if (context.to < now - HOT_HAS_MS) throw new NotApplicable('hot does not reach back so far');
@@ -270,6 +291,7 @@ export const hotAgainstCold: Check = {
     }
     if (lag > MOST_LAG_MS)
       findings.push({
+        kind: 'lag',
         subject: 'replication',
         what: `${Math.round(lag / MINUTE_MS)} min behind`,
         severity: 'medium',
@@ -298,6 +320,7 @@ async function differing(context: Context, type: DataType): Promise<Finding[]> {
     const [less, more] = [Math.min(one.rows, other.rows), Math.max(one.rows, other.rows)];
     const lacking = one.rows < other.rows ? 'hot' : 'cold';
     findings.push({
+      kind: less === more ? 'other_values' : `missing_in_${lacking}`,
       subject: `${type} ${stream}`,
       what:
         less === more
@@ -319,13 +342,13 @@ export const storageDelay: Check = {
     const findings: Finding[] = [];
     let worst = 0;
     for (const type of MARKET_TYPES) {
-      const query = `SELECT ${STREAM}, max(toUnixTimestamp64Milli(created_at) - intDiv(toUnixTimestamp64Micro(received_at), 1000)) FROM ${context.config.hotDatabase}.${TABLES[type].name} WHERE ${within(context)} AND data_source NOT LIKE 'backfill:%' GROUP BY ${STREAM}`;
+      const query = `SELECT ${STREAM}, max(toUnixTimestamp64Milli(created_at) - intDiv(toUnixTimestamp64Micro(received_at), 1000)) FROM ${context.config.hotDatabase}.${TABLES[type].name} WHERE ${within(context)} AND NOT match(data_source, '^(backfill|repair):') GROUP BY ${STREAM}`;
       for (const cells of await selectText(context.hot, query, SETTINGS)) {
         const delay = Number(cells[3]);
         worst = Math.max(worst, delay);
         if (delay <= MOST_DELAY_MS) continue;
         const what = `up to ${Math.round(delay / MINUTE_MS)} min`;
-        findings.push({ subject: subject(type, cells), what, severity: 'medium', evidence: query });
+        findings.push({ kind: 'late', subject: subject(type, cells), what, severity: 'medium', evidence: query });
       }
     }
     return { figure: `at most ${(worst / 1000).toFixed(1)} s`, findings };

@@ -10,38 +10,44 @@ const FUTURE_MS = 60_000;
 const MOST_OFF = 0.05;
 
 /** Conditions under which a row cannot be right, by type. */
-const IMPOSSIBLE: { types: DataType[]; condition: string; what: string; severity: Severity }[] = [
+export const IMPOSSIBLE: { kind: string; types: DataType[]; condition: string; what: string; severity: Severity }[] = [
   {
+    kind: 'zero_price',
     types: ['trade', 'liquidation'],
     condition: 'price <= 0',
     what: 'a price that is not above zero',
     severity: 'high',
   },
   {
+    kind: 'zero_quantity',
     types: ['trade', 'liquidation'],
     condition: 'quantity <= 0',
     what: 'a quantity that is not above zero',
     severity: 'high',
   },
   {
+    kind: 'crossed_book',
     types: ['orderbook'],
     condition: 'best_bid_price >= best_ask_price OR best_bid_price <= 0',
     what: 'a best bid that is not below the best ask, or not above zero',
     severity: 'high',
   },
   {
+    kind: 'shares',
     types: ['lsr_top_position'],
     condition: 'abs(toFloat64(long_position_ratio) + toFloat64(short_position_ratio) - 1) > 0.01',
     what: 'shares that do not add to 1',
     severity: 'medium',
   },
   {
+    kind: 'shares',
     types: ['lsr_all_account'],
     condition: 'abs(toFloat64(long_account_ratio) + toFloat64(short_account_ratio) - 1) > 0.01',
     what: 'shares that do not add to 1',
     severity: 'medium',
   },
   {
+    kind: 'future_time',
     types: MARKET_TYPES,
     condition: `toUnixTimestamp64Milli(timestamp) > toUnixTimestamp64Milli(created_at) + ${FUTURE_MS}`,
     what: 'a time that was still to come when it was stored',
@@ -49,44 +55,53 @@ const IMPOSSIBLE: { types: DataType[]; condition: string; what: string; severity
   },
 ];
 /** A rate of funding may rest at zero, and nothing need be open in a contract that nobody trades. */
-const MAY_BE_ZERO = new Set(['funding_rate', 'open_interest', 'open_interest_value', 'contracts']);
+export const MAY_BE_ZERO = new Set(['funding_rate', 'open_interest', 'open_interest_value', 'contracts']);
 
 export const values: Check = {
   name: 'values',
   question: 'Is any value impossible, far from its neighbours and other venues, or a column empty?',
   limit: 'no impossible one; 5 % from the median of the minute',
-  fix: 'look at the rows by the query in --detailed-report',
+  fix: 'look at the rows by the query in --detailed-report; repair.ts --only refetch takes trades from the venue again',
+  repairs: ['impossible', 'different'],
   async ask(context) {
     const { hot, config } = context;
     const findings: Finding[] = [];
     let rows = 0;
-    const add = async (type: DataType, query: string, what: (cells: string[]) => string, severity: Severity) => {
+    const add = async (
+      kind: string,
+      type: DataType,
+      query: string,
+      what: (cells: string[]) => string,
+      severity: Severity,
+    ) => {
       for (const cells of await selectText(hot, query, SETTINGS))
-        findings.push({ subject: subject(type, cells), what: what(cells), severity, evidence: query });
+        findings.push({ kind, subject: subject(type, cells), what: what(cells), severity, evidence: query });
     };
     for (const type of MARKET_TYPES) {
       const table = `${config.hotDatabase}.${TABLES[type].name}`;
       // A row from the future lies in no time that is over.
       const lately = `timestamp >= ${at(context.from)}`;
-      for (const { types, condition, what, severity } of IMPOSSIBLE) {
+      for (const { kind, types, condition, what, severity } of IMPOSSIBLE) {
         if (!types.includes(type)) continue;
         const query = `SELECT ${STREAM}, count() FROM ${table} WHERE ${lately} AND (${condition}) GROUP BY ${STREAM}`;
-        await add(type, query, (cells) => `${plural(Number(cells[3]), 'row')} with ${what}`, severity);
+        await add(kind, type, query, (cells) => `${plural(Number(cells[3]), 'row')} with ${what}`, severity);
       }
       const decimals = TABLES[type].columns.filter(({ kind, name }) => kind === 'decimal' && !MAY_BE_ZERO.has(name));
       for (const { name } of decimals) {
         const query = `SELECT ${STREAM}, count() FROM ${table} WHERE ${within(context)} GROUP BY ${STREAM} HAVING countIf(ifNull(${name}, 0) != 0) = 0 AND countIf(${name} IS NOT NULL) > 0`;
-        await add(type, query, (cells) => `${name} is zero in all ${cells[3]} rows`, 'high');
+        await add('zero_column', type, query, (cells) => `${name} is zero in all ${cells[3]} rows`, 'high');
       }
       rows += Number((await selectText(hot, `SELECT count() FROM ${table} WHERE ${within(context)}`, SETTINGS))[0]![0]);
     }
     await add(
+      'far_price',
       'trade',
       farTrades(context),
       (cells) => `${plural(Number(cells[3]), 'price')} more than 5 % from the minute's median`,
       'medium',
     );
     await add(
+      'far_venue',
       'trade',
       farVenues(context),
       (cells) => `${plural(Number(cells[3]), 'minute')} in which its median is more than 5 % from that of all venues`,

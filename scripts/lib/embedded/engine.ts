@@ -354,6 +354,11 @@ export class Engine {
     await this.#killer.session.queryAsync(`KILL QUERY WHERE Settings['${TAG_SETTING}'] = '${tag}' ASYNC`);
   }
 
+  /** Stops all merges, those that run, too, or lets them go on. */
+  async merge(isAllowed: boolean): Promise<void> {
+    await this.#killer.session.queryAsync(`SYSTEM ${isAllowed ? 'START' : 'STOP'} MERGES`);
+  }
+
   /** Resolves when the engine answers. */
   async alive(): Promise<void> {
     await this.#killer.session.queryAsync('SELECT 1');

@@ -1,5 +1,6 @@
 /** Prometheus figures of the embedded server. */
-import { Counter, Gauge, Registry } from 'prom-client';
+import { Counter, Gauge } from 'prom-client';
+import { createRegistry } from '../service.ts';
 
 export interface Metrics {
   done: Counter;
@@ -11,13 +12,13 @@ export interface Metrics {
   text(): Promise<string>;
 }
 
-/** Figures with the prefix marketprism_clickhouse_; gauges are read when they are asked for. */
+/** Besides those of the process, figures with the prefix marketprism_clickhouse_; gauges are read when they are asked for. */
 export function createMetrics(
   running: () => number,
   load: () => { busy: number; sessions: number; waiting: number },
   bodyBytes: () => number,
 ): Metrics {
-  const registry = new Registry();
+  const registry = createRegistry();
   const counter = (name: string, help: string) =>
     new Counter({ name: `marketprism_clickhouse_${name}`, help, registers: [registry] });
   const gauge = (name: string, help: string, value: () => number) =>

@@ -18,7 +18,8 @@ import {
 } from '../sql_text.ts';
 import { Answer, KEEP_ALIVE_SECONDS, type Summary } from './answer.ts';
 import { Body, Budget, headerOf, insertFormat, lastRowEnd, multipartFields } from './body.ts';
-import { type Engine, type Lane, type Lease, ONE_BLOCK_SETTINGS } from './engine.ts';
+import type { DiskGuard } from './disk_guard.ts';
+import { type Engine, type InsertResult, type Lane, type Lease, ONE_BLOCK_SETTINGS } from './engine.ts';
 import { asFault, ClickHouseFault, ClientGone } from './faults.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { KILL_COLUMNS, processRows, rowsAsTable, withProcesses } from './processes.ts';
@@ -50,6 +51,7 @@ const HTTP_PARAMS = new Set(
 
 export interface ServerOptions {
   engine: Engine;
+  disk: DiskGuard;
   log: Logger;
   host: string;
   port: number;
@@ -67,6 +69,7 @@ interface Call {
 
 export class EmbeddedServer {
   readonly #engine: Engine;
+  readonly #disk: DiskGuard;
   readonly #log: Logger;
   readonly #http: Server;
   readonly #running = new RunningQueries();
@@ -76,8 +79,9 @@ export class EmbeddedServer {
   readonly #startedAt = Date.now();
   #stopping = false;
 
-  constructor(options: Pick<ServerOptions, 'engine' | 'log'>) {
+  constructor(options: Pick<ServerOptions, 'engine' | 'disk' | 'log'>) {
     this.#engine = options.engine;
+    this.#disk = options.disk;
     this.#log = options.log;
     this.#timezone = this.#engine.timezone;
     this.#metrics = createMetrics(
@@ -315,7 +319,7 @@ export class EmbeddedServer {
       if (payload.length > (first ? 0 : names.length)) {
         const lease = await this.#engine.lease('short', running, running.database, settings);
         try {
-          const result = await lease.insert(prefix, payload);
+          const result = await this.#insert(lease, prefix, payload);
           written.written_rows += result.rowsWritten;
           written.written_bytes += result.bytesWritten;
         } finally {
@@ -328,6 +332,14 @@ export class EmbeddedServer {
     written.read_rows = written.written_rows;
     written.read_bytes = written.written_bytes;
     call.answer.ok(undefined, Buffer.alloc(0), written);
+  }
+
+  /** What the engine acknowledges is believed only while there was room for it. */
+  async #insert(lease: Lease, sql: string, payload: Buffer): Promise<InsertResult> {
+    this.#disk.refuse();
+    const result = await lease.insert(sql, payload);
+    this.#disk.look();
+    return result;
   }
 
   /** Any statement that is wholly SQL. */
@@ -350,7 +362,7 @@ export class EmbeddedServer {
         await this.#select(call, seen, lease);
       } else if (statement.kind === 'insert') {
         // Through the insert path for its count of written rows; the statement has no rows of its own behind it.
-        const result = await lease.insert(statement.sql, Buffer.alloc(0));
+        const result = await this.#insert(lease, statement.sql, Buffer.alloc(0));
         const summary = { written_rows: result.rowsWritten, written_bytes: result.bytesWritten };
         answer.ok(undefined, Buffer.alloc(0), {
           ...summary,
