@@ -20,18 +20,15 @@ MARKETPRISM_MODE (demo looks at a demo), HEALTH_CHECK_PORT, HOT_STORAGE_HTTP_POR
 Exit code: the worst of all: 0 healthy, 1 degraded, 2 unhealthy, 3 a check could not be asked.
 `;
 
-import { type Context, type Outcome, run, verdictOfAll } from './lib/checks/check.ts';
-import { type Coverage, coverage, coverageText } from './lib/checks/coverage.ts';
-import { CHECKS } from './lib/checks/index.ts';
+import type { Outcome } from './lib/checks/check.ts';
+import { coverageText } from './lib/checks/coverage.ts';
+import { askAll, DEPTHS, flat, headOf, SPANS, type Span } from './lib/checks/round.ts';
 import { flags, moment, runAsScript, UsageError } from './lib/cli.ts';
-import { createClickHouse } from './lib/clickhouse.ts';
 import { loadConfig } from './lib/config.ts';
 import { writeJsonAtomic } from './lib/files.ts';
 import { EXIT, textTable } from './lib/status.ts';
 import { steadyNow } from './lib/steady.ts';
 
-const HOUR_MS = 3_600_000;
-const SPANS = { quick: HOUR_MS, full: 24 * HOUR_MS, deep: 14 * 24 * HOUR_MS } as const;
 /** Findings of one check that are printed; the report has all. */
 const SHOWN = 10;
 
@@ -45,8 +42,8 @@ const OPTIONS = {
   json: { type: 'boolean', default: false },
 } as const;
 
-function spanOf(given: ReturnType<typeof flags<typeof OPTIONS>>, now: number): { from: number; to: number } {
-  const named = (['quick', 'full', 'deep'] as const).filter((name) => given[name]);
+function spanOf(given: ReturnType<typeof flags<typeof OPTIONS>>, now: number): Span {
+  const named = DEPTHS.filter((name) => given[name]);
   const { from, to } = given;
   if (named.length > 1 || (named.length > 0 && (from ?? to) !== undefined))
     throw new UsageError('--quick, --full, --deep and --from --to exclude each other');
@@ -58,8 +55,8 @@ function spanOf(given: ReturnType<typeof flags<typeof OPTIONS>>, now: number): {
 }
 
 /** A check as people read it. */
-function tell({ check, verdict, figure, findings }: Outcome): string {
-  const lines = [`${verdict.padEnd(14)}  ${check.name.padEnd(16)}  ${figure}  (limit: ${check.limit})`];
+function tell({ check, limit, verdict, figure, findings }: Outcome): string {
+  const lines = [`${verdict.padEnd(14)}  ${check.name.padEnd(16)}  ${figure}  (limit: ${limit})`];
   for (const { severity, subject, what } of findings.slice(0, SHOWN))
     lines.push(`    ${severity}: ${subject}: ${what}`);
   if (findings.length > SHOWN) lines.push(`    … and ${findings.length - SHOWN} more`);
@@ -81,46 +78,28 @@ function summary(outcomes: Outcome[]): string {
 
 async function main(): Promise<number> {
   const given = flags(USAGE, OPTIONS);
-  const config = loadConfig();
   const now = Date.now();
   const span = spanOf(given, now);
-  const account = { username: config.clickhouseUser, password: config.clickhousePassword };
-  const hot = createClickHouse({ url: config.clickhouseUrl, ...account }, 'marketprism-integrity');
-  const cold = createClickHouse({ url: config.coldClickhouseUrl, ...account }, 'marketprism-integrity');
-  const context: Context = { config, hot, cold, now, ...span };
-  const outcomes: Outcome[] = [];
-  let covered: Coverage[] | null = null;
-  try {
-    for (const check of CHECKS) {
-      const outcome = await run(check, context, steadyNow);
-      outcomes.push(outcome);
-      process.stdout.write(`${given.json ? JSON.stringify(flat(outcome)) : tell(outcome)}\n`);
-    }
-    // Where it cannot be had, the check that asks for it has said why.
-    covered = await coverage(context).catch(() => null);
-  } finally {
-    await Promise.all([hot.close(), cold.close()]);
-  }
-  const verdict = verdictOfAll(outcomes);
-  const whole = {
-    status: verdict,
-    exit_code: EXIT[verdict],
-    from: new Date(span.from).toISOString(),
-    to: new Date(span.to).toISOString(),
-    coverage: covered,
-  };
+  const round = await askAll({
+    config: loadConfig(),
+    now,
+    clock: steadyNow,
+    span,
+    spanOf: () => span,
+    onOutcome: (outcome) =>
+      void process.stdout.write(`${given.json ? JSON.stringify(flat(outcome)) : tell(outcome)}\n`),
+  });
+  const { outcomes, covered, verdict } = round;
+  const head = headOf(round);
   if (given['detailed-report'] !== undefined)
-    writeJsonAtomic(given['detailed-report'], { ...whole, checks: outcomes.map(flat) });
+    writeJsonAtomic(given['detailed-report'], { ...head, checks: outcomes.map(flat) });
+  const table = covered === null ? '' : `${coverageText(covered, now)}\n\n`;
   process.stdout.write(
     given.json
-      ? `${JSON.stringify(whole)}\n`
-      : `\n${covered === null ? '' : `${coverageText(covered, now)}\n\n`}${summary(outcomes)}\n\n${whole.from} to ${whole.to}: ${verdict}\n`,
+      ? `${JSON.stringify(head)}\n`
+      : `\n${table}${summary(outcomes)}\n\n${head.from} to ${head.to}: ${verdict}\n`,
   );
   return EXIT[verdict];
-}
-
-function flat({ check: { name, question, limit, fix, repairs }, ...outcome }: Outcome): object {
-  return { name, question, limit, fix, repairs, ...outcome };
 }
 
 runAsScript(import.meta.url, main);

@@ -37,6 +37,7 @@ import { mkdirSync } from 'node:fs';
 import type { NatsConnection } from 'nats';
 import type { Context } from './lib/checks/check.ts';
 import { CHECKS } from './lib/checks/index.ts';
+import { readLimits } from './lib/checks/limits.ts';
 import { duration, flags, moment, OperatorError, runAsScript, UsageError, wholeNumber } from './lib/cli.ts';
 import { createClickHouse, selectText } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
@@ -158,7 +159,8 @@ class Surgery {
 
   patient({ scope, trust, fillMs }: Asked): Patient {
     const { config, hot, cold } = this;
-    const context: Context = { config, hot: hot.client, cold: cold.client, ...scope };
+    const limits = readLimits(config.dataDir);
+    const context: Context = { config, hot: hot.client, cold: cold.client, limits, ...scope };
     return { hot, cold, context, scope, trust, fillMs, known: {} };
   }
 

@@ -1,7 +1,7 @@
 /** The real parts of the pipeline as processes on free ports with a data directory of their own, for end-to-end tests. */
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { connect, type NatsConnection } from 'nats';
 import { keyTexts } from '../scripts/lib/arrivals.ts';
@@ -172,6 +172,10 @@ export class Pipeline {
       'nats-server',
     ] as const)
       await this.stop(name);
+    // To look at what the services said in a run that failed.
+    const kept = process.env.MARKETPRISM_TEST_LOGS;
+    if (kept !== undefined && existsSync(this.logDir))
+      cpSync(this.logDir, join(kept, basename(this.dir)), { recursive: true });
     rmSync(this.dir, { recursive: true, force: true });
   }
 

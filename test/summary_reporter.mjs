@@ -5,7 +5,7 @@
 import { relative } from 'node:path';
 
 const SLOWEST = 12;
-const REASON_LINES = 12;
+const REASON_LINES = 40;
 
 /** Node wraps what a test threw. */
 function reasonOf(error) {

@@ -61,7 +61,27 @@ export interface Config {
   metricsPort: number;
   storePort: number;
   replicatePort: number;
+  monitorPort: number;
   healthGraceSeconds: number;
+  /** IANA name: of times that people read, and of their days. */
+  timeZone: string;
+  language: Language;
+  /** Asked of whoever changes something over HTTP; absent: nobody may. */
+  apiToken: string | undefined;
+  notify: NotifyConfig;
+}
+
+/** Who is told of alerts. */
+export interface NotifyConfig {
+  webhookUrl?: string | undefined;
+  slackUrl?: string | undefined;
+  larkUrl?: string | undefined;
+  /** The secret with which a bot wants its messages signed. */
+  larkSecret?: string | undefined;
+  dingtalkUrl?: string | undefined;
+  dingtalkSecret?: string | undefined;
+  smtpUrl?: string | undefined;
+  emailTo?: string | undefined;
 }
 
 /** Kinds of rows that wait in memory, with the rows at which that becomes much and too much. */
@@ -87,6 +107,21 @@ const list = z.string().transform((text) =>
     .map((item) => item.trim())
     .filter((item) => item !== ''),
 );
+
+/** Where custom bots of Lark (Feishu) take their messages; the id follows. */
+const LARK_BOTS = 'https://open.feishu.cn/open-apis/bot/v2/hook/';
+
+export const LANGUAGES = ['en', 'zh'] as const;
+export type Language = (typeof LANGUAGES)[number];
+
+function isTimeZone(name: string): boolean {
+  try {
+    new Intl.DateTimeFormat('en', { timeZone: name });
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 const INSTRUMENT = new RegExp(`^(${EXCHANGES.join('|')}):\\S+$`);
 
@@ -135,7 +170,29 @@ const environment = z.object({
   METRICS_PORT: port.default(9093),
   HOT_STORAGE_HTTP_PORT: port.default(8085),
   COLD_STORAGE_HTTP_PORT: port.default(8086),
+  MONITOR_HTTP_PORT: port.default(8082),
   HEALTH_GRACE_SECONDS: z.coerce.number().min(0).default(120),
+  MARKETPRISM_TIMEZONE: z
+    .string()
+    .refine(isTimeZone, 'takes the name of a time zone, such as Asia/Shanghai')
+    .default('Asia/Shanghai'),
+  MARKETPRISM_LANG: z.enum(LANGUAGES).default('en'),
+  MARKETPRISM_API_TOKEN: z.string().min(16, 'takes at least 16 characters').optional(),
+  MARKETPRISM_WEBHOOK_URL: url.optional(),
+  SLACK_WEBHOOK_URL: url.optional(),
+  LARKBOT_ID: z
+    .string()
+    .transform((id) => (id.includes('://') ? id : `${LARK_BOTS}${id}`))
+    .pipe(url)
+    .optional(),
+  LARKBOT_SECRET: z.string().optional(),
+  DINGTALK_WEBHOOK_URL: url.optional(),
+  DINGTALK_SECRET: z.string().optional(),
+  SMTP_URL: z.url({ protocol: /^smtps?$/ }).optional(),
+  ALERT_EMAIL_TO: z
+    .string()
+    .regex(/^\S+@\S+$/, 'takes addresses such as desk@example.org,night@example.org')
+    .optional(),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
 });
 
@@ -195,7 +252,29 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     metricsPort: values.METRICS_PORT,
     storePort: values.HOT_STORAGE_HTTP_PORT,
     replicatePort: values.COLD_STORAGE_HTTP_PORT,
+    monitorPort: values.MONITOR_HTTP_PORT,
     healthGraceSeconds: values.HEALTH_GRACE_SECONDS,
+    timeZone: values.MARKETPRISM_TIMEZONE,
+    language: values.MARKETPRISM_LANG,
+    apiToken: values.MARKETPRISM_API_TOKEN,
+    notify: notifyFrom(values),
+  };
+}
+
+/** @throws UsageError where mail has a server and no address, or the other way round */
+function notifyFrom(values: z.infer<typeof environment>): NotifyConfig {
+  const { SMTP_URL: smtpUrl, ALERT_EMAIL_TO: emailTo } = values;
+  if ((smtpUrl === undefined) !== (emailTo === undefined))
+    throw new UsageError('SMTP_URL and ALERT_EMAIL_TO come together: a server, and who is written to');
+  return {
+    webhookUrl: values.MARKETPRISM_WEBHOOK_URL,
+    slackUrl: values.SLACK_WEBHOOK_URL,
+    larkUrl: values.LARKBOT_ID,
+    larkSecret: values.LARKBOT_SECRET,
+    dingtalkUrl: values.DINGTALK_WEBHOOK_URL,
+    dingtalkSecret: values.DINGTALK_SECRET,
+    smtpUrl,
+    emailTo,
   };
 }
 
@@ -244,6 +323,8 @@ function describeIssue(error: z.ZodError, input: unknown): string {
     input,
   );
   const shown =
-    given === undefined || /PASSWORD|SECRET|TOKEN|KEY/.test(where) ? '' : `, not ${shownUrl(JSON.stringify(given))}`;
+    given === undefined || /PASSWORD|SECRET|TOKEN|KEY|WEBHOOK|LARKBOT|SMTP/.test(where)
+      ? ''
+      : `, not ${shownUrl(JSON.stringify(given))}`;
   return `${where}: ${issue.message}${shown}`;
 }

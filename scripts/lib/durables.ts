@@ -37,16 +37,23 @@ export async function placeDurable(
   if (info !== null) await manager.consumers.delete(definition.name, durable_name);
   // Dying here, the next start finds none, and reads everything.
   await manager.consumers.add(definition.name, {
-    durable_name,
-    filter_subject: `${type}.>`,
+    ...wantedDurable(definition, type, ackWaitSeconds),
     deliver_policy: DeliverPolicy.StartSequence,
     opt_start_seq: start,
+  });
+  return isIntact;
+}
+
+/** What the store's durable of a type is, wherever it begins. */
+export function wantedDurable(definition: StreamDefinition, type: DataType, ackWaitSeconds: number) {
+  return {
+    durable_name: durableName(type),
+    filter_subject: `${type}.>`,
     ack_policy: AckPolicy.Explicit,
     ack_wait: nanos(ackWaitSeconds * 1000),
     max_ack_pending: definition.maxAckPending,
     max_deliver: -1,
-  });
-  return isIntact;
+  };
 }
 
 /** Up to here a durable of the store has acknowledged everything. Before its first acknowledgement nats-server tells 0 of one that began further on. */
@@ -54,7 +61,12 @@ export function ackFloor({ ack_floor, config }: ConsumerInfo): number {
   return Math.max(ack_floor.stream_seq, (config.opt_start_seq ?? 1) - 1);
 }
 
-async function consumerInfo(manager: JetStreamManager, stream: string, durable: string): Promise<ConsumerInfo | null> {
+/** A durable, or null when there is none. */
+export async function consumerInfo(
+  manager: JetStreamManager,
+  stream: string,
+  durable: string,
+): Promise<ConsumerInfo | null> {
   try {
     return await manager.consumers.info(stream, durable);
   } catch (error) {

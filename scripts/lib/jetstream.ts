@@ -144,15 +144,7 @@ export async function ensureStreams(
   log: Logger,
 ): Promise<void> {
   for (const definition of definitions) {
-    const wanted = {
-      subjects: definition.types.map((type) => `${type}.>`),
-      retention: RetentionPolicy.Limits,
-      storage: StorageType.File,
-      discard: DiscardPolicy.Old,
-      max_bytes: definition.maxBytes,
-      max_age: nanos(definition.maxAgeMs),
-      duplicate_window: nanos(definition.duplicateWindowMs),
-    };
+    const wanted = wantedStream(definition);
     const info = await streamInfo(manager, definition.name);
     if (info === null) {
       await manager.streams.add({ name: definition.name, ...wanted });
@@ -161,7 +153,7 @@ export async function ensureStreams(
     }
     // A stream that has to keep unread messages longer than usual goes on doing so.
     if (info.config.max_age > wanted.max_age) wanted.max_age = info.config.max_age;
-    const differing = differences(wanted, info.config);
+    const differing = differingMembers(wanted, info.config);
     if (differing.length === 0) continue;
     try {
       await manager.streams.update(definition.name, { ...info.config, ...wanted });
@@ -172,9 +164,26 @@ export async function ensureStreams(
   }
 }
 
-function differences(wanted: Record<string, unknown>, live: object): string[] {
-  const config = live as Record<string, unknown>;
-  return Object.keys(wanted).filter((key) => JSON.stringify(wanted[key]) !== JSON.stringify(config[key]));
+/** What the broker is to be told of a stream. */
+export function wantedStream(definition: StreamDefinition) {
+  return {
+    subjects: definition.types.map((type) => `${type}.>`),
+    retention: RetentionPolicy.Limits,
+    storage: StorageType.File,
+    discard: DiscardPolicy.Old,
+    max_bytes: definition.maxBytes,
+    max_age: nanos(definition.maxAgeMs),
+    duplicate_window: nanos(definition.duplicateWindowMs),
+  };
+}
+
+/** Members of what is wanted that are otherwise in what is there. */
+export function differingMembers(wanted: object, live: object): string[] {
+  const config = new Map(Object.entries(live));
+  const isOther = ([member, value]: [string, unknown]) => JSON.stringify(value) !== JSON.stringify(config.get(member));
+  return Object.entries(wanted)
+    .filter(isOther)
+    .map(([member]) => member);
 }
 
 /** A stream's state, or null when there is no such stream. */

@@ -131,42 +131,71 @@ export function healthDocument(service: string, graceSeconds: number, checks: Re
 
 export type HealthDocument = ReturnType<typeof healthDocument>;
 
-export interface HttpOptions {
-  port: number;
-  /** The environment variable that sets the port, for the message when it is in use. */
-  portName: string;
+export interface StatusOptions {
   health(): HealthDocument;
   registry: Registry;
   log: Logger;
 }
 
+export interface HttpOptions extends StatusOptions {
+  port: number;
+  /** The environment variable that sets the port, for the message when it is in use. */
+  portName: string;
+}
+
+export interface StatusAnswer {
+  status: number;
+  type: string;
+  body: string;
+}
+
+/** What each service answers on its own: /health (200, or 503 when unhealthy), /metrics, /ping and /version; null for any other path. */
+export function statusAnswers({
+  health,
+  registry,
+  log,
+}: StatusOptions): (path: string) => Promise<StatusAnswer | null> {
+  registerHealth(registry, health);
+  const text = (status: number, body: string): StatusAnswer => ({ status, type: 'text/plain', body });
+  const json = (status: number, document: object): StatusAnswer => ({
+    status,
+    type: 'application/json',
+    body: `${JSON.stringify(document)}\n`,
+  });
+  return async (path) => {
+    if (path === '/health' || path === '/status') {
+      const document = health();
+      return json(document.status === 'unhealthy' ? 503 : 200, document);
+    }
+    if (path === '/ping') return text(200, 'pong\n');
+    if (path === '/version') return json(200, { version: VERSION });
+    if (path !== '/metrics') return null;
+    try {
+      return { status: 200, type: registry.contentType, body: await registry.metrics() };
+    } catch (error) {
+      log.error({ event: 'metrics_failed', err: error });
+      return text(500, `${String(error)}\n`);
+    }
+  };
+}
+
+const NOT_FOUND: StatusAnswer = {
+  status: 404,
+  type: 'text/plain',
+  body: 'there are /health, /metrics, /ping and /version\n',
+};
+
 /**
- * Serves /health (200, or 503 when unhealthy), /metrics, /ping and /version on 127.0.0.1.
+ * Serves /health, /metrics, /ping and /version on 127.0.0.1.
  * @throws OperatorError when the port is in use.
  */
 export async function serveStatus(options: HttpOptions): Promise<{ port: number; close(): Promise<void> }> {
-  const { health, registry, log } = options;
-  registerHealth(registry, health);
-  const server = createServer((request, response) => {
-    const send = (status: number, type: string, body: string) => {
-      response.writeHead(status, { 'content-type': type, 'cache-control': 'no-store' });
-      response.end(request.method === 'HEAD' ? undefined : body);
-    };
-    const path = request.url?.split('?')[0];
-    if (path === '/health' || path === '/status') {
-      const document = health();
-      send(document.status === 'unhealthy' ? 503 : 200, 'application/json', `${JSON.stringify(document)}\n`);
-    } else if (path === '/metrics') {
-      registry.metrics().then(
-        (text) => send(200, registry.contentType, text),
-        (error: unknown) => {
-          log.error({ event: 'metrics_failed', err: error });
-          send(500, 'text/plain', `${String(error)}\n`);
-        },
-      );
-    } else if (path === '/ping') send(200, 'text/plain', 'pong\n');
-    else if (path === '/version') send(200, 'application/json', `${JSON.stringify({ version: VERSION })}\n`);
-    else send(404, 'text/plain', 'there are /health, /metrics, /ping and /version\n');
+  const answers = statusAnswers(options);
+  const server = createServer(async (request, response) => {
+    const answer = await answers(request.url?.split('?')[0] ?? '');
+    const { status, type, body } = answer ?? NOT_FOUND;
+    response.writeHead(status, { 'content-type': type, 'cache-control': 'no-store' });
+    response.end(request.method === 'HEAD' ? undefined : body);
   });
   await listen(server, options.port, options.portName);
   const { port } = server.address() as AddressInfo;
@@ -178,11 +207,15 @@ export async function serveStatus(options: HttpOptions): Promise<{ port: number;
   return { port, close };
 }
 
+/** A port that somebody else has, in words. */
+export function portTaken(port: number, portName: string): OperatorError {
+  return new OperatorError(`port ${port} is in use: stop what listens there, or set ${portName} to another one`);
+}
+
 function listen(server: Server, port: number, portName: string): Promise<void> {
   return new Promise((done, fail) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
-      const taken = `port ${port} is in use: stop what listens there, or set ${portName} to another one`;
-      fail(error.code === 'EADDRINUSE' ? new OperatorError(taken) : error);
+      fail(error.code === 'EADDRINUSE' ? portTaken(port, portName) : error);
     });
     server.listen(port, '127.0.0.1', done);
   });

@@ -3,6 +3,8 @@ import type { ClickHouseClient } from '@clickhouse/client';
 import type { Config } from '../config.ts';
 import type { RepairName } from '../repair/names.ts';
 import { EXIT, type Verdict } from '../status.ts';
+import type { Kind } from './kinds.ts';
+import type { Limits } from './limits.ts';
 
 /** A hint is told and changes nothing; low and medium are warnings; high and critical make the whole unhealthy. */
 export const SEVERITIES = ['hint', 'low', 'medium', 'high', 'critical'] as const;
@@ -10,8 +12,8 @@ export type Severity = (typeof SEVERITIES)[number];
 
 /** One thing that is wrong. */
 export interface Finding {
-  /** What kind of defect, such as `crossed_book`: with check and subject it names the same finding in each round, while `what` tells figures. */
-  kind: string;
+  /** With check and subject it names the same finding in each round, while `what` tells figures. */
+  kind: Kind;
   /** What it is about, such as `trade okx_spot spot BTC-USDT`. */
   subject: string;
   what: string;
@@ -39,20 +41,25 @@ export interface Context {
   to: number;
   /** Wall clock, as the rows' times are, ms. */
   now: number;
+  limits: Limits;
 }
 
 /** One question, and what is to be done when its answer is bad. */
 export interface Check {
   name: string;
+  /** The name in Chinese. */
+  zh: string;
   question: string;
   /** Beyond which it is a finding. */
-  limit: string;
+  limit(limits: Limits): string;
   /** A command, or what to look at. */
   fix: string;
   /** Kinds of repair.ts that mend it. */
   repairs?: readonly RepairName[];
-  /** Names of checks whose failure explains this one's: while one of them fails, this one's findings are no news. */
-  standsOn?: readonly string[];
+  /** What must answer before this can be right: while one of them is down, what is found here is no news. */
+  standsOn: readonly Part[];
+  /** It asks how things are, whatever the time that is looked at. */
+  isOfNow?: boolean;
   ask(context: Context): Promise<Answer>;
 }
 
@@ -60,12 +67,18 @@ export type CheckVerdict = Verdict | 'not applicable';
 
 export interface Outcome {
   check: Check;
+  /** As it was set then. */
+  limit: string;
   verdict: CheckVerdict;
   /** What was measured, or why nothing was. */
   figure: string;
   findings: Finding[];
   ms: number;
 }
+
+/** What runs, as the check of services names it. */
+export const PARTS = ['nats', 'hot', 'cold', 'collector', 'store', 'replicate'] as const;
+export type Part = (typeof PARTS)[number];
 
 /** Asked once a round, whoever needs it. */
 export function oncePerRound<T>(ask: (context: Context) => Promise<T>): (context: Context) => Promise<T> {
@@ -88,7 +101,7 @@ export function severityOfCompleteness(percent: number): Severity {
 export async function run(check: Check, context: Context, clock: () => number): Promise<Outcome> {
   const begun = clock();
   const outcome = (verdict: CheckVerdict, figure: string, findings: Finding[] = []): Outcome => ({
-    ...{ check, verdict, figure, findings },
+    ...{ check, limit: check.limit(context.limits), verdict, figure, findings },
     ms: Math.round(clock() - begun),
   });
   try {

@@ -101,19 +101,19 @@ export function completenessOf(lines: Coverage[]): number | null {
   return stored + missing === 0 ? null : (100 * stored) / (stored + missing);
 }
 
-const HEALTHY_PERCENT = 95;
-
 export const completeness: Check = {
   name: 'completeness',
+  zh: '完整率',
   question: 'How many of the rows that should be there are there, by exchange and type?',
-  limit: `${HEALTHY_PERCENT} % of each`,
+  limit: ({ completeness_percent }) => `${completeness_percent} % of each`,
   fix: 'npx tsx scripts/manage.ts status tells the gaps',
   repairs: ['missing-in-hot', 'holes'],
+  standsOn: ['nats', 'hot', 'cold', 'store'],
   async ask(context) {
     const lines = await coverage(context);
     const findings = lines.flatMap((each): Finding[] => {
       const { exchange, market_type, data_type, completeness: percent, missing, hot, cold } = each;
-      if (percent === null || percent >= HEALTHY_PERCENT) return [];
+      if (percent === null || percent >= context.limits.completeness_percent) return [];
       return [
         {
           kind: 'incomplete',

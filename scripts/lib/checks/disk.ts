@@ -4,6 +4,7 @@ import { selectText } from '../clickhouse.ts';
 import { at, ms } from '../gap_rows.ts';
 import { DATA_TYPES, TABLES } from '../rows.ts';
 import type { Check, Context, Finding } from './check.ts';
+import type { Kind } from './kinds.ts';
 import { SETTINGS } from './rows.ts';
 
 const HOUR_MS = 3_600_000;
@@ -29,9 +30,12 @@ export interface Room {
 
 export const disk: Check = {
   name: 'disk',
+  zh: '磁盘',
   question: 'Is there room where the data is, and for how long?',
-  limit: `20 % free, 10 % at the least; ${FEW_DAYS} days, ${FEWEST_DAYS} at the least; 5 % of inodes`,
+  limit: () => `20 % free, 10 % at the least; ${FEW_DAYS} days, ${FEWEST_DAYS} at the least; 5 % of inodes`,
   fix: 'du -sh data/*; drop what is older than you need',
+  standsOn: ['cold'],
+  isOfNow: true,
   async ask(context) {
     const { bavail, blocks, bsize, files, ffree } = statfsSync(context.config.dataDir);
     const size = { free: bavail * bsize, size: blocks * bsize, inodes: files, freeInodes: ffree };
@@ -42,7 +46,7 @@ export const disk: Check = {
 /** @param path what is looked at */
 export function judgeRoom(path: string, { free, size, freeInodes, inodes, growth }: Room) {
   const findings: Finding[] = [];
-  const add = (kind: string, what: string, severity: Finding['severity'], evidence: string) =>
+  const add = (kind: Kind, what: string, severity: Finding['severity'], evidence: string) =>
     findings.push({ kind, subject: path, what, severity, evidence });
   const share = free / size;
   const parts = [`${Math.round(share * 100)} % free`];

@@ -6,6 +6,7 @@ import { deadLetters, schema, services, streams } from './machine.ts';
 import { processes } from './processes.ts';
 import { continuity, duplicates, freshness, gaps, hotAgainstCold, storageDelay } from './rows.ts';
 import { series } from './series.ts';
+import { trend } from './trend.ts';
 import { values } from './values.ts';
 import { volume } from './volume.ts';
 
@@ -19,6 +20,7 @@ export const CHECKS: Check[] = [
   continuity,
   gaps,
   completeness,
+  trend,
   hotAgainstCold,
   values,
   volume,

@@ -3,17 +3,19 @@ import { join } from 'node:path';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { z } from 'zod';
 import { selectText } from '../clickhouse.ts';
+import { shownUrl } from '../config.ts';
 import { badFiles, letterFiles, readLetter } from '../deadletter.ts';
-import { connectOnce } from '../jetstream.ts';
+import { consumerInfo, wantedDurable } from '../durables.ts';
+import { connectOnce, differingMembers, streamInfo, wantedStream } from '../jetstream.ts';
 import { linesOf } from '../jsonl.ts';
 import { DATA_TYPES, TABLES } from '../rows.ts';
 import { type Tier, tableSql } from '../schema.ts';
-import { durableName, streamDefinitions, streamOf } from '../streams.ts';
-import type { Check, Finding } from './check.ts';
+import { durableName, streamDefinitions } from '../streams.ts';
+import { type Check, type Finding, PARTS, type Part, type Severity } from './check.ts';
 
 const ANSWER_WITHIN_MS = 5000;
-/** Messages that wait for the store: at 10,000 rows a second and 100 rows a message, a minute and a half. */
-const MOST_PENDING = 10_000;
+/** Messages that were delivered before and are without an answer still; at a restart of the store there are some for a moment. */
+const MOST_REDELIVERED = 100;
 
 const HEALTH = z.object({
   status: z.enum(['healthy', 'degraded', 'unhealthy']),
@@ -22,40 +24,84 @@ const HEALTH = z.object({
 
 export const services: Check = {
   name: 'services',
-  question: 'Do collector, store and replication answer, and what do they say of themselves?',
-  limit: 'all healthy',
-  fix: 'systemctl status marketprism-collector marketprism-store marketprism-replicate',
-  async ask({ config }) {
+  zh: '服务',
+  question: 'Do broker, databases, collector, store and replication answer, and what do they say of themselves?',
+  limit: () => 'all healthy',
+  fix: 'systemctl status marketprism-nats marketprism-clickhouse marketprism-collector marketprism-store marketprism-replicate',
+  standsOn: ['nats', 'hot', 'cold'],
+  isOfNow: true,
+  async ask({ config, hot, cold }) {
+    const asked: Record<Part, Promise<Omit<Finding, 'subject'> | null>> = {
+      nats: withoutAnswer(config.natsUrl, () => natsAnswersAt(config.natsUrl)),
+      hot: withoutAnswer(config.clickhouseUrl, () => databaseAnswers(hot)),
+      cold: withoutAnswer(config.coldClickhouseUrl, () => databaseAnswers(cold)),
+      collector: wordOf(config.healthPort),
+      store: wordOf(config.storePort),
+      replicate: wordOf(config.replicatePort),
+    };
     const findings: Finding[] = [];
-    const places = { collector: config.healthPort, store: config.storePort, replicate: config.replicatePort };
-    for (const [name, port] of Object.entries(places)) {
-      const address = `http://127.0.0.1:${port}/health`;
-      const finding = { subject: name, evidence: `curl -s ${address}` };
-      try {
-        // An unhealthy service answers 503 with the same document.
-        const answer = await fetch(address, { signal: AbortSignal.timeout(ANSWER_WITHIN_MS) });
-        const { status, checks } = HEALTH.parse(await answer.json());
-        if (status === 'healthy') continue;
-        const reasons = Object.entries(checks).flatMap(([part, each]) =>
-          each.status === 'healthy' ? [] : [`${part}: ${each.error_message ?? each.status}`],
-        );
-        const severity = status === 'unhealthy' ? 'high' : 'low';
-        findings.push({ ...finding, kind: 'unwell', what: `${status}: ${reasons.join('; ')}`, severity });
-      } catch (error) {
-        const { cause, message } = error as Error & { cause?: { code?: string } };
-        const what = `does not answer: ${cause?.code ?? message}`;
-        findings.push({ ...finding, kind: 'down', what, severity: 'critical' });
-      }
+    for (const part of PARTS) {
+      const finding = await asked[part];
+      if (finding !== null) findings.push({ ...finding, subject: part });
     }
-    return { figure: `${3 - findings.length} of 3 healthy`, findings };
+    return { figure: `${PARTS.length - findings.length} of ${PARTS.length} healthy`, findings };
   },
 };
 
+async function withoutAnswer(url: string, ask: () => Promise<void>): Promise<Omit<Finding, 'subject'> | null> {
+  const address = shownUrl(url);
+  try {
+    await ask();
+    return null;
+  } catch (error) {
+    const what = `does not answer: ${reasonOf(error as Error)}`;
+    return { kind: 'down', what, severity: 'critical', evidence: address };
+  }
+}
+
+async function natsAnswersAt(url: string): Promise<void> {
+  const nats = await connectOnce(url, 'integrity');
+  await nats.close();
+}
+
+async function databaseAnswers(client: ClickHouseClient): Promise<void> {
+  // The client's own limit is that of long queries.
+  await client.query({ query: 'SELECT 1', abort_signal: AbortSignal.timeout(ANSWER_WITHIN_MS) });
+}
+
+/** What a service says of itself at its health port; null: healthy. */
+async function wordOf(port: number): Promise<Omit<Finding, 'subject'> | null> {
+  const address = `http://127.0.0.1:${port}/health`;
+  const evidence = `curl -s ${address}`;
+  try {
+    // An unhealthy service answers 503 with the same document.
+    const answer = await fetch(address, { signal: AbortSignal.timeout(ANSWER_WITHIN_MS) });
+    const { status, checks } = HEALTH.parse(await answer.json());
+    if (status === 'healthy') return null;
+    const reasons = Object.entries(checks).flatMap(([part, each]) =>
+      each.status === 'healthy' ? [] : [`${part}: ${each.error_message ?? each.status}`],
+    );
+    const severity = status === 'unhealthy' ? 'high' : 'low';
+    return { kind: 'unwell', what: `${status}: ${reasons.join('; ')}`, severity, evidence };
+  } catch (error) {
+    const what = `does not answer: ${reasonOf(error as Error)}`;
+    return { kind: 'down', what, severity: 'critical', evidence };
+  }
+}
+
+function reasonOf({ message, cause, ...error }: Error & { code?: string }): string {
+  const deeper = cause as { code?: string } | undefined;
+  return deeper?.code ?? error.code ?? message.split('\n')[0]!;
+}
+
 export const schema: Check = {
   name: 'schema',
+  zh: '表结构',
   question: 'Are the tables of hot and cold those that this version makes, expiry apart?',
-  limit: '0 differences',
+  limit: () => '0 differences',
   fix: 'compare with sql/; npx tsx scripts/manage.ts --init makes what is missing',
+  standsOn: ['hot', 'cold'],
+  isOfNow: true,
   async ask(context) {
     const { hot, cold, config } = context;
     const findings: Finding[] = [];
@@ -108,55 +154,79 @@ function partsOf(text: string): string[] {
 
 export const streams: Check = {
   name: 'streams',
+  zh: '消息流',
   question: 'Are the streams and consumers of JetStream as defined, and does the store keep up?',
-  limit: `${MOST_PENDING} messages pending`,
+  limit: ({ pending_messages }) => `${pending_messages} messages pending, ${MOST_REDELIVERED} redelivered`,
   fix: 'npx tsx scripts/manage.ts --init; journalctl -u marketprism-store',
-  async ask({ config }) {
+  standsOn: ['nats', 'store'],
+  isOfNow: true,
+  async ask({ config, limits }) {
     const nats = await connectOnce(config.natsUrl, 'integrity');
     try {
       const manager = await nats.jetstreamManager();
       const findings: Finding[] = [];
-      let pending = 0;
-      for (const { name, types } of streamDefinitions()) {
-        const subjects = types.map((type) => `${type}.>`);
-        const info = await manager.streams.info(name);
-        const evidence = `nats stream info ${name}`;
-        if ([...info.config.subjects].sort().join() !== [...subjects].sort().join())
-          findings.push({
-            kind: 'other_stream',
-            subject: name,
-            what: `takes ${info.config.subjects.join(', ')}, not ${subjects.join(', ')}`,
-            severity: 'high',
-            evidence,
-          });
-      }
-      for (const type of DATA_TYPES) {
-        const stream = streamOf(type).name;
-        const info = await manager.consumers.info(stream, durableName(type)).catch(() => null);
-        const evidence = `nats consumer info ${stream} ${durableName(type)}`;
-        const finding = { subject: `${stream} ${durableName(type)}`, evidence };
+      let [pending, redelivered] = [0, 0];
+      for (const definition of streamDefinitions(config.streamMaxBytes)) {
+        const { name } = definition;
+        const info = await streamInfo(manager, name);
+        const finding = { subject: name, evidence: `nats stream info ${name}` };
         if (info === null) {
-          const what = 'is not there: nobody stores its rows';
-          findings.push({ ...finding, kind: 'no_consumer', what, severity: 'critical' });
+          findings.push({ ...finding, kind: 'no_stream', what: 'is not there', severity: 'critical' });
           continue;
         }
-        pending += info.num_pending;
-        if (info.num_pending > MOST_PENDING)
-          findings.push({ ...finding, kind: 'pending', what: `${info.num_pending} messages wait`, severity: 'medium' });
+        const { max_age, max_bytes, ...wanted } = wantedStream(definition);
+        const differing = differingMembers(wanted, info.config);
+        // It is longer while the store reads more slowly than that; and how large, npm start takes from the disk.
+        if (info.config.max_age < max_age) differing.push('max_age');
+        if (config.streamMaxBytes !== undefined && info.config.max_bytes !== max_bytes) differing.push('max_bytes');
+        if (differing.length > 0)
+          findings.push({ ...finding, kind: 'other_stream', ...otherwise(differing, info.config) });
+        for (const type of definition.types) {
+          const durable = await consumerInfo(manager, name, durableName(type));
+          const subject = `${name} ${durableName(type)}`;
+          const found = { subject, evidence: `nats consumer info ${subject}` };
+          if (durable === null) {
+            const what = 'is not there: nobody stores its rows';
+            findings.push({ ...found, kind: 'no_consumer', what, severity: 'critical' });
+            continue;
+          }
+          const others = differingMembers(wantedDurable(definition, type, config.ackWaitSeconds), durable.config);
+          if (others.length > 0)
+            findings.push({ ...found, kind: 'other_consumer', ...otherwise(others, durable.config) });
+          pending += durable.num_pending;
+          redelivered += durable.num_redelivered;
+          if (durable.num_pending > limits.pending_messages) {
+            const what = `${durable.num_pending} messages wait`;
+            findings.push({ ...found, kind: 'pending', what, severity: 'medium' });
+          }
+          if (durable.num_redelivered > MOST_REDELIVERED) {
+            const what = `${durable.num_redelivered} messages were delivered before, and are not acknowledged`;
+            findings.push({ ...found, kind: 'redelivered', what, severity: 'medium' });
+          }
+        }
       }
-      return { figure: `${pending} messages pending`, findings };
+      return { figure: `${pending} messages pending, ${redelivered} redelivered`, findings };
     } finally {
       await nats.close();
     }
   },
 };
 
+function otherwise(members: string[], config: object): { what: string; severity: Severity } {
+  const given = new Map(Object.entries(config));
+  const told = members.map((member) => `${member} is ${JSON.stringify(given.get(member)) ?? 'absent'}`);
+  return { what: told.join(', '), severity: 'high' };
+}
+
 export const deadLetters: Check = {
   name: 'dead letters',
+  zh: '死信',
   question: 'Does any row wait that could not be stored?',
-  limit: '0 rows',
+  limit: () => '0 rows',
   fix: 'npx tsx scripts/deadletter.ts list',
   repairs: ['dead-letters'],
+  standsOn: ['hot'],
+  isOfNow: true,
   async ask({ config: { dataDir } }) {
     const findings: Finding[] = [];
     let letters = 0;

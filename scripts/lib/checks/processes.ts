@@ -9,9 +9,6 @@ import { RESTARTS_FILE } from '../processes.ts';
 import { type Check, type Context, type Finding, NotApplicable } from './check.ts';
 
 const MIB = 2 ** 20;
-const MOST_SERVICE_MIB = 400;
-const MOST_ENGINE_MIB = 1024;
-const MOST_RESTARTS = 5;
 const ANSWER_WITHIN_MS = 5000;
 const RESIDENT = /^\w*resident_memory_bytes (\d+(?:\.\d+)?(?:e\+?\d+)?)$/m;
 
@@ -29,9 +26,13 @@ interface Process {
 
 export const processes: Check = {
   name: 'processes',
+  zh: '进程',
   question: 'Does any process take more memory than it should, or is it started again and again?',
-  limit: `${MOST_SERVICE_MIB} MiB a service, ${MOST_ENGINE_MIB} MiB the embedded ClickHouse; ${MOST_RESTARTS} restarts`,
+  limit: ({ service_memory_mib, engine_memory_mib, restarts }) =>
+    `${service_memory_mib} MiB a service, ${engine_memory_mib} MiB the embedded ClickHouse; ${restarts} restarts`,
   fix: 'journalctl of the service tells why it ended',
+  standsOn: [],
+  isOfNow: true,
   async ask(context) {
     const findings: Finding[] = [];
     const measured: string[] = [];
@@ -48,7 +49,7 @@ export const processes: Check = {
     }
     const restarts = await restartCounts(context);
     for (const [name, count] of restarts?.counts ?? []) {
-      if (count <= MOST_RESTARTS) continue;
+      if (count <= context.limits.restarts) continue;
       findings.push({
         ...{ kind: 'restarts', subject: name, what: `started again ${count} times since ${restarts!.since}` },
         ...{ severity: 'medium' as const, evidence: restarts!.evidence },
@@ -60,11 +61,11 @@ export const processes: Check = {
   },
 };
 
-function processesOf({ config }: Context): Process[] {
+function processesOf({ config, limits }: Context): Process[] {
   const service = (name: string, port: number) => ({
     name,
     metrics: `http://127.0.0.1:${port}/metrics`,
-    mostMib: MOST_SERVICE_MIB,
+    mostMib: limits.service_memory_mib,
   });
   return [
     service('collector', config.healthPort),
@@ -73,7 +74,7 @@ function processesOf({ config }: Context): Process[] {
     {
       name: 'clickhouse_embedded',
       metrics: new URL('/metrics', config.clickhouseUrl).href,
-      mostMib: MOST_ENGINE_MIB,
+      mostMib: limits.engine_memory_mib,
     },
   ];
 }

@@ -18,6 +18,7 @@ import {
   type Severity,
   severityOfCompleteness,
 } from './check.ts';
+import type { Limits } from './limits.ts';
 
 export const SETTINGS = { max_execution_time: 300 };
 const MINUTE_MS = 60_000;
@@ -31,10 +32,6 @@ const DECLARED_WITHIN_MS = 30_000;
 const HOT_HAS_MS = 48 * HOUR_MS;
 /** A round of replication goes on while it is compared with: what differs then must differ again. */
 const SECOND_LOOK_MS = 15_000;
-const MOST_LAG_MS = HOUR_MS;
-const MOST_DELAY_MS = 30 * MINUTE_MS;
-/** A gap that is open for longer is not being filled. */
-const OPEN_LIMIT_MS = 10 * MINUTE_MS;
 
 export function subject(type: string, [exchange, market, symbol]: string[]): string {
   return `${type} ${exchange} ${market} ${symbol}`;
@@ -49,25 +46,29 @@ export function plural(count: number, what: string): string {
 }
 
 /** When a stream is silent for too long, ms, and how bad that is. */
-function silence(type: DataType): { limitMs: number; severity: Severity } {
-  if (STEADY_TYPES.includes(type)) return { limitMs: 5 * MINUTE_MS, severity: 'high' };
+function silence(type: DataType, limits: Limits): { limitMs: number; severity: Severity } {
+  if (STEADY_TYPES.includes(type)) return { limitMs: limits.freshness_minutes * MINUTE_MS, severity: 'high' };
   if (type === 'liquidation') return { limitMs: HOUR_MS, severity: 'hint' };
-  return { limitMs: 8 * HOUR_MS, severity: 'medium' };
+  return { limitMs: limits.low_frequency_hours * HOUR_MS, severity: 'medium' };
 }
 
 export const freshness: Check = {
   name: 'freshness',
+  zh: '新鲜度',
   question: 'Is each stream that was there in the last day still coming?',
-  limit: 'trades and books 5 min, others 8 h, liquidations 1 h (a hint)',
+  limit: ({ freshness_minutes, low_frequency_hours }) =>
+    `trades and books ${freshness_minutes} min, others ${low_frequency_hours} h, liquidations 1 h (a hint)`,
   fix: 'journalctl -u marketprism-collector; curl -s http://127.0.0.1:8087/health',
-  async ask({ hot, config, now }) {
+  standsOn: ['nats', 'hot', 'collector', 'store'],
+  isOfNow: true,
+  async ask({ hot, config, now, limits }) {
     const database = config.hotDatabase;
     const findings: Finding[] = [];
     const seen = new Set<string>();
     let streams = 0;
     for (const type of MARKET_TYPES) {
       const query = `SELECT ${STREAM}, ${ms('max(timestamp)')} FROM ${database}.${TABLES[type].name} WHERE created_at > ${at(now - 24 * HOUR_MS)} GROUP BY ${STREAM}`;
-      const { limitMs, severity } = silence(type);
+      const { limitMs, severity } = silence(type, limits);
       for (const cells of await selectText(hot, query, SETTINGS)) {
         streams += 1;
         seen.add(cells[0]!);
@@ -88,10 +89,12 @@ export const freshness: Check = {
 
 export const duplicates: Check = {
   name: 'duplicates',
+  zh: '重复',
   question: 'Is any row in hot or in cold more than once?',
-  limit: '0',
+  limit: () => '0',
   fix: 'look at the rows by the query in --detailed-report',
   repairs: ['duplicates'],
+  standsOn: ['hot', 'cold'],
   async ask(context) {
     const { hot, cold, config } = context;
     const findings: Finding[] = [];
@@ -119,10 +122,12 @@ export const duplicates: Check = {
 
 export const continuity: Check = {
   name: 'continuity',
+  zh: '连续性',
   question: 'Is everything that is missing between two rows declared as a gap?',
-  limit: '0 undeclared rows',
+  limit: () => '0 undeclared rows',
   fix: 'look at what is missing by the query in --detailed-report',
   repairs: ['missing-in-hot', 'holes'],
+  standsOn: ['nats', 'hot', 'store'],
   async ask(context) {
     const { holes, silent } = await undeclaredHoles(context);
     const counts = await rowsByStream(context);
@@ -232,11 +237,14 @@ async function rowsByStream(context: Context): Promise<Map<string, number>> {
 
 export const gaps: Check = {
   name: 'gaps',
+  zh: '缺口',
   question: 'Which rows are known to be missing?',
-  limit: 'none open for more than 10 min; those that no venue serves are a hint',
+  limit: ({ open_gap_minutes }) =>
+    `none open for more than ${open_gap_minutes} min; those that no venue serves are a hint`,
   fix: 'npx tsx scripts/manage.ts status',
+  standsOn: ['nats', 'hot', 'collector', 'store'],
   async ask(context) {
-    const { hot, config, now } = context;
+    const { hot, config, now, limits } = context;
     const query =
       `SELECT data_type, ${STREAM}, toString(status), ${ms('detected_at')}, ifNull(toString(rows), '?') FROM ${config.hotDatabase}.gaps_now ` +
       `WHERE to_time >= ${at(context.from)} AND from_time < ${at(context.to)} AND status != 'filled'`;
@@ -246,7 +254,7 @@ export const gaps: Check = {
       const [status, detected, rows] = cells.slice(3) as ['open' | 'unfillable', string, string];
       counts[status] += 1;
       const age = now - Number(detected);
-      const isOld = status === 'open' && age > OPEN_LIMIT_MS;
+      const isOld = status === 'open' && age > limits.open_gap_minutes * MINUTE_MS;
       if (status === 'open' && !isOld) continue;
       findings.push({
         kind: isOld ? 'open' : 'unfillable',
@@ -262,10 +270,12 @@ export const gaps: Check = {
 
 export const hotAgainstCold: Check = {
   name: 'hot against cold',
+  zh: '冷热一致性',
   question: 'Does cold hold what hot holds, up to where replication says so, by count and hash?',
-  limit: '0 rows; lag 60 min',
+  limit: ({ replication_lag_minutes }) => `0 rows; lag ${replication_lag_minutes} min`,
   fix: 'journalctl -u marketprism-replicate',
   repairs: ['different', 'missing-in-hot', 'missing-in-cold'],
+  standsOn: ['hot', 'cold', 'replicate'],
   async ask(context) {
     const { hot, cold, config, now } = context;
     if (context.to < now - HOT_HAS_MS) throw new NotApplicable('hot does not reach back so far');
@@ -289,7 +299,7 @@ export const hotAgainstCold: Check = {
       const total = `SELECT count() FROM ${config.coldDatabase}.${name} WHERE ${within(span)}`;
       rows += Number((await selectText(cold, total, SETTINGS))[0]![0]);
     }
-    if (lag > MOST_LAG_MS)
+    if (lag > context.limits.replication_lag_minutes * MINUTE_MS)
       findings.push({
         kind: 'lag',
         subject: 'replication',
@@ -335,9 +345,11 @@ async function differing(context: Context, type: DataType): Promise<Finding[]> {
 
 export const storageDelay: Check = {
   name: 'storage delay',
+  zh: '入库延迟',
   question: 'How long does a row take from its socket to hot?',
-  limit: '30 min',
+  limit: ({ storage_delay_minutes }) => `${storage_delay_minutes} min`,
   fix: 'journalctl -u marketprism-store; curl -s http://127.0.0.1:8085/health',
+  standsOn: ['nats', 'hot', 'store'],
   async ask(context) {
     const findings: Finding[] = [];
     let worst = 0;
@@ -346,7 +358,7 @@ export const storageDelay: Check = {
       for (const cells of await selectText(context.hot, query, SETTINGS)) {
         const delay = Number(cells[3]);
         worst = Math.max(worst, delay);
-        if (delay <= MOST_DELAY_MS) continue;
+        if (delay <= context.limits.storage_delay_minutes * MINUTE_MS) continue;
         const what = `up to ${Math.round(delay / MINUTE_MS)} min`;
         findings.push({ kind: 'late', subject: subject(type, cells), what, severity: 'medium', evidence: query });
       }

@@ -5,6 +5,7 @@ import { readJson } from '../files.ts';
 import { isTorn, objectsOf, rotatedSet } from '../jsonl.ts';
 import { SERIES_STATE, type SeriesState, STATE_FILE } from '../series.ts';
 import { type Check, type Context, type Finding, NotApplicable, severityOfCompleteness } from './check.ts';
+import type { Kind } from './kinds.ts';
 import { plural } from './rows.ts';
 
 const MINUTE_MS = 60_000;
@@ -13,9 +14,11 @@ const SILENT_MS = 30 * MINUTE_MS;
 
 export const series: Check = {
   name: 'series',
+  zh: '序列文件',
   question: 'Has each series of JSONL files every slot of its time, once, in whole lines, and does it go on?',
-  limit: '0 missing, doubled or torn; as old as its cadence and 5 min, 30 min at the most',
+  limit: () => '0 missing, doubled or torn; as old as its cadence and 5 min, 30 min at the most',
   fix: 'journalctl of the script that writes it; at its next turn it completes what it missed',
+  standsOn: [],
   async ask(context) {
     const directory = join(context.config.dataDir, 'state');
     const files = existsSync(directory) ? readdirSync(directory).filter((name) => STATE_FILE.test(name)) : [];
@@ -43,7 +46,7 @@ export const series: Check = {
 async function judge(state: SeriesState, context: Context, findings: Finding[]): Promise<number> {
   const { config, now } = context;
   const file = join(config.dataDir, state.file);
-  const add = (kind: string, what: string, severity: Finding['severity'], evidence = file) =>
+  const add = (kind: Kind, what: string, severity: Finding['severity'], evidence = file) =>
     findings.push({ kind, subject: state.name, what, severity, evidence });
   const slots = new Map<number, number>();
   let records = 0;

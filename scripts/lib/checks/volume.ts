@@ -11,8 +11,6 @@ const EARLIER_DAYS = 7;
 const EARLIER_SPANS = 2;
 /** Hot has everything of the last two days. */
 const HOT_HAS_MS = 2 * DAY_MS;
-const MOST_TIMES = 10;
-const LEAST_SHARE = 0.1;
 /** Below this an hour may have so few that chance decides. */
 const ENOUGH_ROWS = 100;
 /** What comes all the time. Other types come by the clock, which freshness and gaps watch, or by chance. */
@@ -20,9 +18,11 @@ const TYPES: DataType[] = ['trade', 'orderbook', 'orderbook_update'];
 
 export const volume: Check = {
   name: 'volume',
+  zh: '数据量',
   question: 'Do as many rows come as at the same time of earlier days?',
-  limit: `between 1/${1 / LEAST_SHARE} and ${MOST_TIMES} times the median of earlier days`,
+  limit: ({ volume_times }) => `between 1/${volume_times} and ${volume_times} times the median of earlier days`,
   fix: 'journalctl -u marketprism-collector; compare with the market: a crash or a listing may explain it',
+  standsOn: ['nats', 'hot', 'cold', 'collector', 'store'],
   async ask(context) {
     const findings: Finding[] = [];
     let compared = 0;
@@ -34,7 +34,7 @@ export const volume: Check = {
         if (usual < ENOUGH_ROWS) continue;
         compared += 1;
         const now = present.get(stream) ?? 0;
-        if (now >= usual * LEAST_SHARE && now <= usual * MOST_TIMES) continue;
+        if (now >= usual / context.limits.volume_times && now <= usual * context.limits.volume_times) continue;
         const isMore = now > usual;
         findings.push({
           kind: isMore ? 'too_many' : 'too_few',
