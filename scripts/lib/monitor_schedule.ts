@@ -12,7 +12,7 @@ export const SCHEDULE: Record<Depth, string> = {
 /** From one round to the next that answers the same questions, ms. */
 export const EVERY_MS: Record<Depth, number> = { quick: 15 * MINUTE_MS, full: 60 * MINUTE_MS, deep: 1440 * MINUTE_MS };
 
-/** The round that makes up for those that were missed while no monitor ran; a quick one where none was. @param last by depth, ms since the epoch */
+/** The round that makes up for those that were missed while no monitor ran; where none ever ran, the deepest. @param last by depth, ms since the epoch */
 export function catchUp(last: Partial<Record<Depth, number>>, now: number): Depth {
   return DEPTHS.findLast((depth) => now - (last[depth] ?? 0) > EVERY_MS[depth]) ?? 'quick';
 }
