@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { DiscardPolicy } from 'nats';
 import { severityOfCompleteness } from '../scripts/lib/checks/check.ts';
 import type { Coverage } from '../scripts/lib/checks/coverage.ts';
 import { judgeRoom, type Room } from '../scripts/lib/checks/disk.ts';
@@ -87,16 +88,17 @@ describe('integrity.ts', () => {
     assert.deepEqual(
       others.map(({ name, verdict }) => [name, verdict]),
       [
+        ['trend', 'not applicable'],
         ['volume', 'not applicable'],
         ['series', 'not applicable'],
       ],
     );
-    assert.equal(checks.length, 16);
+    assert.equal(checks.length, 17);
     const { code: same, output: text } = await integrity(['--detailed-report', join(pipeline.dir, 'report.json')]);
     assert.equal(same, 0);
     assert.match(text, /\nhealthy +duplicates +\d{4,} rows +\(limit: 0\)\n[\s\S]*: healthy\n$/);
     const report = JSON.parse(readFileSync(join(pipeline.dir, 'report.json'), 'utf8'));
-    assert.deepEqual([report.status, report.checks.length], ['healthy', 16]);
+    assert.deepEqual([report.status, report.checks.length], ['healthy', 17]);
     // The coverage table tells what is there, and the same as the database.
     const trades = report.coverage.find((each: Coverage) => each.data_type === 'trade' && each.exchange === 'okx_spot');
     const stored = Number((await pipeline.query(`SELECT count() FROM ${TRADES} WHERE exchange = 'okx_spot'`))[0]![0]);
@@ -248,6 +250,44 @@ describe('integrity.ts', () => {
       found: [new RegExp(`^volume medium ${subject}: \\d+ rows, where 1 earlier day had \\d{4} in the median$`)],
     },
     {
+      name: 'shares that do not add to 1',
+      table: 'marketprism_hot.lsr_all_accounts',
+      make: () =>
+        run(
+          "ALTER TABLE marketprism_hot.lsr_all_accounts UPDATE long_account_ratio = short_account_ratio + 0.5 WHERE symbol = 'BTC-USDT' SETTINGS mutations_sync = 2",
+        ),
+      verdict: 'unhealthy',
+      found: [
+        /^hot against cold high lsr_all_account .* BTC-USDT: \d+ rows? in both, with other values$/,
+        /^values medium lsr_all_account .* BTC-USDT: \d+ rows? with shares that do not add to 1$/,
+      ],
+    },
+    {
+      name: 'a column that says nothing any more',
+      table: 'marketprism_cold.trades',
+      make: () =>
+        run(
+          `INSERT INTO marketprism_cold.trades SELECT * REPLACE (timestamp - INTERVAL 1 DAY AS timestamp, concat(trade_id, '-') AS trade_id, 5 AS sequence) FROM marketprism_cold.trades WHERE ${BTC}`,
+        ),
+      verdict: 'degraded',
+      found: [
+        new RegExp(
+          `^values medium ${subject}: sequence is empty in all \\d+ rows, and was told \\d+ times in the week before$`,
+        ),
+      ],
+    },
+    {
+      name: 'replication that stands still',
+      table: TRADES,
+      make: () =>
+        strange(
+          TRADES,
+          "js_seq + 1000000 AS js_seq, timestamp - INTERVAL 3 HOUR AS timestamp, now64(3) - INTERVAL 2 HOUR AS created_at, '' AS trade_id",
+        ),
+      verdict: 'degraded',
+      found: [/^hot against cold medium replication: 120 min behind$/],
+    },
+    {
       name: 'trades that hot lost',
       table: TRADES,
       make: async () => {
@@ -298,9 +338,24 @@ describe('integrity.ts', () => {
     await pipeline.stop('replicate');
     await pipeline.stop('store');
     const nats = await pipeline.nats();
-    await (await nats.jetstreamManager()).consumers.delete('MARKET_DATA', 'store_trade');
+    const manager = await nats.jetstreamManager();
+    await manager.consumers.delete('MARKET_DATA', 'store_trade');
+    await manager.consumers.update('MARKET_DATA', 'store_gap', { max_ack_pending: 7 });
+    const { config } = await manager.streams.info('ORDERBOOK_SNAP');
+    await manager.streams.update('ORDERBOOK_SNAP', {
+      ...config,
+      max_age: config.max_age / 2,
+      discard: DiscardPolicy.New,
+    });
+    for (let i = 0; i < 3; i += 1)
+      await nats
+        .jetstream()
+        .publish('orderbook.binance_spot.spot.BTC-USDT', '{}', { expect: { streamName: 'ORDERBOOK_SNAP' } });
     await nats.close();
+    const thresholds = join(pipeline.dir, 'state', 'thresholds.json');
+    writeFileSync(thresholds, JSON.stringify({ pending_messages: 2, engine_memory_mib: 300 }));
     const { code, checks } = await ask();
+    rmSync(thresholds);
     await run('ALTER TABLE marketprism_hot.gaps DROP COLUMN more');
     rmSync(letters, { recursive: true });
     const told = wrong(checks);
@@ -310,10 +365,14 @@ describe('integrity.ts', () => {
       /^services critical replicate: does not answer: ECONNREFUSED$/,
       /^schema high marketprism_hot\.gaps: has `more` UInt8$/,
       /^streams critical MARKET_DATA store_trade: is not there/,
+      /^streams high MARKET_DATA store_gap: max_ack_pending is 7$/,
+      /^streams high ORDERBOOK_SNAP: discard is "new", max_age is \d+$/,
+      /^streams medium ORDERBOOK_SNAP store_orderbook: 3 messages wait$/,
+      /^processes medium clickhouse_embedded: \d+ MiB, limit 300$/,
       /^dead letters high \S+2026-01-01\.ndjson: 1 lines cannot be read$/,
     ])
       assert.equal(told.filter((line) => pattern.test(line)).length, 1, `${pattern} in\n${told.join('\n')}`);
-    assert.equal(told.length, 5, told.join('\n'));
+    assert.equal(told.length, 9, told.join('\n'));
   });
 
   test('finds an exchange of which nothing comes', async () => {
@@ -323,6 +382,36 @@ describe('integrity.ts', () => {
       findings.map(({ subject: each, what, severity }) => [each, what, severity]),
       [['hyperliquid', 'no row of it arrived in the last 24 h', 'critical']],
     );
+  });
+
+  test('finds completeness that declines over the days', async () => {
+    const days = (table: string, columns: string, where: string) =>
+      run(`INSERT INTO ${table} SELECT * REPLACE (${columns}) FROM (${where})`);
+    await aside('marketprism_cold.trades');
+    const each = `SELECT * FROM marketprism_cold.trades WHERE ${BTC} LIMIT 10`;
+    for (let day = 1; day <= 8; day += 1)
+      await days(
+        'marketprism_cold.trades',
+        `timestamp - INTERVAL ${day} DAY AS timestamp, concat(trade_id, '-${day}') AS trade_id`,
+        each,
+      );
+    // Of the last three days, 20 of 30 rows are missing.
+    for (let day = 0; day < 3; day += 1)
+      await run(
+        `INSERT INTO marketprism_hot.gaps SELECT timestamp, exchange, market_type, symbol, instrument, 'trend${day}' AS gap_id, 'trade' AS data_type, '5' AS from_id, '7' AS to_id, timestamp - INTERVAL ${day} DAY AS from_time, from_time AS to_time, 'missing_ids' AS cause, NULL AS reason, 'unfillable' AS status, ${day === 0 ? 2000 : 20} AS rows, NULL AS filled_rows, now64(3) AS detected_at, NULL AS closed_at, received_at, created_at, data_source, js_epoch, js_seq FROM ${TRADES} WHERE ${BTC} ORDER BY timestamp DESC LIMIT 1`,
+      );
+    const { checks } = await ask({}, '--deep');
+    const quick = (await ask()).checks.find(({ name }) => name === 'trend')!;
+    await back('marketprism_cold.trades');
+    await run("DELETE FROM marketprism_hot.gaps WHERE gap_id LIKE 'trend%'");
+    assert.equal(quick.verdict, 'not applicable');
+    const { findings, verdict } = checks.find(({ name }) => name === 'trend')!;
+    assert.equal(verdict, 'degraded');
+    assert.deepEqual(
+      findings.map(({ subject: stream }) => stream),
+      ['trade binance_spot spot'],
+    );
+    assert.match(findings[0]!.what, /^\d\d\.\d % in the last 3 days, \d\d\.\d % in all 9$/);
   });
 
   test('what could not be asked is never healthy', async () => {

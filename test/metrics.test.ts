@@ -111,10 +111,11 @@ describe('the dashboard and the rules as files', () => {
   });
 
   test('what is scraped by default are the ports that the services have by default', () => {
-    const { metricsPort, storePort, replicatePort, clickhouseUrl } = loadConfig({});
+    const { metricsPort, storePort, replicatePort, monitorPort, clickhouseUrl } = loadConfig({});
     assert.equal(jobs.get('marketprism-collector'), metricsPort);
     assert.equal(jobs.get('marketprism-store'), storePort);
     assert.equal(jobs.get('marketprism-replicate'), replicatePort);
+    assert.equal(jobs.get('marketprism-monitor'), monitorPort);
     assert.equal(jobs.get('marketprism-clickhouse'), Number(new URL(clickhouseUrl).port));
     assert.equal(jobs.size, [...scrapesText.matchAll(/job_name:/g)].length);
   });

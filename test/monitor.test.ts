@@ -11,7 +11,6 @@ import { Child, type ChildExit, scriptPlan, waitFor } from '../scripts/lib/proce
 import { Pipeline, READY_MS } from './pipeline.ts';
 
 const TOKEN = 'a-token-of-the-test';
-const TRADES = 'marketprism_hot.trades';
 
 interface Message {
   title: string;
@@ -120,7 +119,16 @@ describe('monitor.ts', () => {
       .trimEnd()
       .split('\n')
       .map((line) => JSON.parse(line));
-  const run = (query: string) => pipeline.client().command({ query });
+  /** In both, so that they are equal: a difference is looked at twice, which takes its time. */
+  async function inBoth(query: (database: string) => string): Promise<void> {
+    for (const database of ['marketprism_hot', 'marketprism_cold'])
+      await pipeline.client().command({ query: query(database) });
+  }
+  const zeroPrice = () =>
+    inBoth(
+      (database) =>
+        `INSERT INTO ${database}.trades SELECT * REPLACE(0 AS price, 'zero' AS data_source, '0' AS trade_id) FROM marketprism_cold.trades ORDER BY js_seq LIMIT 1`,
+    );
 
   test('begins with a round of what was missed, which finds nothing in clean data', async () => {
     const { rounds } = (await get('/data-consistency/rounds')) as { rounds: ShownRound[] };
@@ -136,11 +144,10 @@ describe('monitor.ts', () => {
 
   test('a defect is told once, counted, and told as over when it was repaired', async () => {
     const BTC = "exchange = 'binance_spot' AND symbol = 'BTC-USDT'";
-    // In both, so that they are equal.
-    for (const database of ['marketprism_hot', 'marketprism_cold'])
-      await run(
-        `INSERT INTO ${database}.trades SELECT * REPLACE(created_at + INTERVAL 1 MICROSECOND AS created_at, 'copy' AS data_source) FROM marketprism_cold.trades WHERE ${BTC} ORDER BY js_seq LIMIT 7`,
-      );
+    await inBoth(
+      (database) =>
+        `INSERT INTO ${database}.trades SELECT * REPLACE('copy' AS data_source) FROM marketprism_cold.trades WHERE ${BTC} ORDER BY js_seq LIMIT 7`,
+    );
     const found = await round();
     assert.equal(found.status, 'unhealthy');
     const subject = 'trade binance_spot spot BTC-USDT';
@@ -156,8 +163,7 @@ describe('monitor.ts', () => {
       Date.parse(`${alerts[0]!.created_at_local}+08:00`),
       Math.floor(Date.parse(alerts[0]!.created_at) / 1000) * 1000,
     );
-    for (const database of ['marketprism_hot', 'marketprism_cold'])
-      await run(`DELETE FROM ${database}.trades WHERE data_source = 'copy'`);
+    await inBoth((database) => `DELETE FROM ${database}.trades WHERE data_source = 'copy'`);
     const clean = await round();
     assert.equal(clean.exit_code, 0, JSON.stringify(clean));
     assert.deepEqual(told().sort(), [`recovered duplicates ${subject}`, `recovered duplicates ${subject}`]);
@@ -197,9 +203,7 @@ describe('monitor.ts', () => {
   });
 
   test('one that was killed goes on where it was, and a second one is refused', async () => {
-    await run(
-      `INSERT INTO ${TRADES} SELECT * REPLACE(0 AS price, 'zero' AS data_source, '0' AS trade_id, now64(3) - INTERVAL 30 MINUTE AS timestamp) FROM ${TRADES} LIMIT 1`,
-    );
+    await zeroPrice();
     await round();
     const before = told();
     assert.ok(
@@ -224,7 +228,7 @@ describe('monitor.ts', () => {
     other.start();
     await waitFor('the second', READY_MS, async () => second.length > 0);
     assert.match(second[0]!.lastLine, /^monitor in \S+ is already held \(pid \d+, since .*\): stop that one first$/);
-    await run(`DELETE FROM ${TRADES} WHERE data_source = 'zero'`);
+    await inBoth((database) => `DELETE FROM ${database}.trades WHERE data_source = 'zero'`);
     await waitFor('the end of it', READY_MS, async () => {
       await round();
       return !(await standing()).some(({ check }) => check === 'values');
@@ -313,9 +317,7 @@ describe('monitor.ts', () => {
   test('what reaches nobody is kept in a file, and health says so', async () => {
     receiver.close();
     receiver.closeAllConnections();
-    await run(
-      `INSERT INTO ${TRADES} SELECT * REPLACE(0 AS price, '1' AS trade_id, now64(3) - INTERVAL 20 MINUTE AS timestamp) FROM ${TRADES} LIMIT 1`,
-    );
+    await zeroPrice();
     await round();
     const [kept] = lines('alerts', 'undelivered.jsonl');
     assert.match(kept.text, /price not above zero/);

@@ -10,6 +10,8 @@ import { MARKET_TYPES, plural, SETTINGS, subject, within } from './rows.ts';
 const FUTURE_MS = 60_000;
 /** So long before the time it is known whether a column is usually told. */
 const EARLIER_MS = 7 * 86_400_000;
+/** A few rows may lack what a venue does not always tell. */
+const ENOUGH_ROWS = 10;
 
 /** Conditions under which a row cannot be right, by type. */
 export const IMPOSSIBLE: { kind: Kind; types: DataType[]; condition: string; what: string; severity: Severity }[] = [
@@ -126,9 +128,12 @@ async function emptyColumns(context: Context, type: DataType): Promise<Finding[]
   const counts = names.map((name) => `count(${name})`).join(', ');
   const query = (database: string, where: string) =>
     `SELECT ${STREAM}, count(), ${counts} FROM ${database}.${TABLES[type].name} WHERE ${where} GROUP BY ${STREAM}`;
-  const now = query(config.hotDatabase, within(context));
+  // What is fetched of the past tells less than what is sent.
+  const now = query(config.hotDatabase, `${within(context)} AND NOT match(data_source, '^(backfill|repair):')`);
   const empty = (await selectText(hot, now, SETTINGS)).flatMap((cells) =>
-    names.flatMap((name, i) => (cells[4 + i] === '0' ? [{ name, i, cells, stream: subject(type, cells) }] : [])),
+    names.flatMap((name, i) =>
+      Number(cells[3]) >= ENOUGH_ROWS && cells[4 + i] === '0' ? [{ name, i, cells, stream: subject(type, cells) }] : [],
+    ),
   );
   if (empty.length === 0) return [];
   const before = query(config.coldDatabase, within({ ...context, from: from - EARLIER_MS, to: from }));
@@ -136,7 +141,7 @@ async function emptyColumns(context: Context, type: DataType): Promise<Finding[]
   return empty.flatMap(({ name, i, cells, stream }): Finding[] => {
     const told = Number(earlier.get(stream)?.[4 + i] ?? 0);
     if (told === 0) return [];
-    const what = `${name} is empty in ${cells[3] === '1' ? 'the only row' : `all ${cells[3]} rows`}, and was told ${told} times in the week before`;
+    const what = `${name} is empty in all ${cells[3]} rows, and was told ${told} times in the week before`;
     return [{ kind: 'null_column', subject: stream, what, severity: 'medium', evidence: now }];
   });
 }
