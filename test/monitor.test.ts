@@ -190,7 +190,6 @@ describe('monitor.ts', () => {
     );
     assert.ok(muted.every(({ muted_by }) => muted_by === 'nats'));
     await pipeline.startBroker();
-    await pipeline.drained();
     const news: string[] = [];
     await waitFor('nothing to stand', READY_MS, async () => {
       await round();
