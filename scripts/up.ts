@@ -25,7 +25,7 @@ import { request } from 'undici';
 import { exchangeModule } from './exchanges/index.ts';
 import { findNatsServer, MONITOR_OFFSET } from './lib/broker.ts';
 import { duration, flags, OperatorError, runAsScript, UsageError, wholeNumber } from './lib/cli.ts';
-import { type Config, loadConfig, type Mode, shownUrl } from './lib/config.ts';
+import { type Config, DEMO_ENDPOINTS, loadConfig, type Mode, shownUrl } from './lib/config.ts';
 import { writeJsonAtomic } from './lib/files.ts';
 import { isPortFree } from './lib/free_port.ts';
 import { ledgerTable } from './lib/ledger.ts';
@@ -81,7 +81,7 @@ async function makePlan(argv?: string[]): Promise<Plan> {
   if (ownClickhouse) env.CLICKHOUSE_URL = `http://127.0.0.1:${clickhousePort}`;
   const config = loadConfig(env);
   if (mode === 'demo') {
-    env.MARKETPRISM_ENDPOINTS = join(config.dataDir, 'endpoints.json');
+    env.MARKETPRISM_ENDPOINTS = join(config.dataDir, DEMO_ENDPOINTS);
     // The simulated history tells liquidations after seconds, so that a short run sees some.
     env.MARKETPRISM_LIQUIDATION_DELAY ??= DEMO_LIQUIDATION_DELAY;
   }

@@ -63,7 +63,7 @@ describe('monitor.ts', () => {
       return Number(count) > 500 && exchanges === '2';
     });
     env = {
-      ...pipeline.env,
+      ...pipeline.operatorEnv,
       MONITOR_HTTP_PORT: String(port),
       MARKETPRISM_API_TOKEN: TOKEN,
       MARKETPRISM_WEBHOOK_URL: `http://127.0.0.1:${(receiver.address() as AddressInfo).port}/`,

@@ -68,6 +68,11 @@ export class Pipeline {
     };
   }
 
+  /** As an operator's shell has it: the exchanges are those of the simulator. */
+  get operatorEnv(): NodeJS.ProcessEnv {
+    return { ...this.env, MARKETPRISM_ENDPOINTS: join(this.dir, 'endpoints.json') };
+  }
+
   async choosePorts(): Promise<void> {
     this.ports = {
       nats: await freePort(4000),

@@ -1,5 +1,5 @@
 /** The environment, validated at start: a wrong value is one clear line and exit 64. */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -97,6 +97,9 @@ export interface Watermark {
   emergency: number;
 }
 const WATERMARK_KINDS = Object.keys(WATERMARKS) as WatermarkKind[];
+
+/** In a demo's data directory: where its exchanges are. */
+export const DEMO_ENDPOINTS = 'endpoints.json';
 
 const identifier = z.string().regex(/^[A-Za-z_]\w*$/, 'takes letters, digits and _');
 const url = z.url({ protocol: /^https?$/ });
@@ -213,6 +216,9 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
   checkProofs(env);
   const values = parsed.data;
   const demo = values.MARKETPRISM_MODE === 'demo';
+  const dataDir = demo ? join(values.MARKETPRISM_DATA_DIR, 'demo') : values.MARKETPRISM_DATA_DIR;
+  const demoEndpoints = demo && existsSync(join(dataDir, DEMO_ENDPOINTS)) ? join(dataDir, DEMO_ENDPOINTS) : undefined;
+  const endpointsPath = values.MARKETPRISM_ENDPOINTS ?? demoEndpoints;
   const database = (tier: string) => `marketprism_${demo ? 'demo_' : ''}${tier}`;
   return {
     mode: values.MARKETPRISM_MODE,
@@ -224,7 +230,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     hotDatabase: values.MARKETPRISM_HOT_DATABASE ?? database('hot'),
     coldDatabase: values.MARKETPRISM_COLD_DATABASE ?? database('cold'),
     signalsDatabase: values.MARKETPRISM_SIGNALS_DATABASE ?? database('signals'),
-    dataDir: demo ? join(values.MARKETPRISM_DATA_DIR, 'demo') : values.MARKETPRISM_DATA_DIR,
+    dataDir,
     exchanges: [...new Set(values.MARKETPRISM_EXCHANGES ?? EXCHANGES)],
     symbols: [...new Set(values.MARKETPRISM_SYMBOLS)],
     instruments: [...new Set(values.MARKETPRISM_INSTRUMENTS)].map((text) => {
@@ -247,7 +253,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     watermarks: readWatermarks(given),
     outboxMaxBytes: values.MARKETPRISM_OUTBOX_MAX_BYTES,
     streamMaxBytes: values.MARKETPRISM_STREAM_MAX_BYTES,
-    endpoints: values.MARKETPRISM_ENDPOINTS === undefined ? {} : readEndpoints(values.MARKETPRISM_ENDPOINTS),
+    endpoints: endpointsPath === undefined ? {} : readEndpoints(endpointsPath),
     healthPort: values.HEALTH_CHECK_PORT,
     metricsPort: values.METRICS_PORT,
     storePort: values.HOT_STORAGE_HTTP_PORT,

@@ -132,7 +132,7 @@ class Stage {
 
   private async script(name: string, args: string[]): Promise<{ code: number | null; output: string }> {
     const path = join(import.meta.dirname, '..', '..', 'scripts', `${name}.ts`);
-    const child = spawn(process.execPath, ['--import', 'tsx', path, ...args], { env: this.pipeline.env });
+    const child = spawn(process.execPath, ['--import', 'tsx', path, ...args], { env: this.pipeline.operatorEnv });
     let output = '';
     child.stdout.on('data', (chunk: Buffer) => (output += chunk));
     child.stderr.on('data', (chunk: Buffer) => (output += chunk));
@@ -421,7 +421,7 @@ async function quietFor(stage: Stage, ms: number): Promise<{ rounds: number; ale
   const { pipeline } = stage;
   const port = await freePort();
   const env = {
-    ...pipeline.env,
+    ...pipeline.operatorEnv,
     MONITOR_HTTP_PORT: String(port),
     HEALTH_GRACE_SECONDS: '0',
     MARKETPRISM_API_TOKEN: 'a-token-of-corpus',

@@ -1,4 +1,5 @@
 /** All checks, in the order in which they are asked: what the others stand on first. */
+import { candles } from './candles.ts';
 import type { Check } from './check.ts';
 import { completeness } from './coverage.ts';
 import { disk } from './disk.ts';
@@ -24,6 +25,7 @@ export const CHECKS: Check[] = [
   hotAgainstCold,
   values,
   volume,
+  candles,
   deadLetters,
   series,
   processes,

@@ -32,6 +32,7 @@ export const KINDS = {
   far_price: { en: 'price far from its minute', zh: '价格偏离' },
   far_venue: { en: 'price far from other venues', zh: '价格偏离其他交易所' },
   other_volume: { en: "volume differs from the venue's candles", zh: '成交量与交易所 K 线不符' },
+  no_candles: { en: 'the venue serves no candles of it', zh: '交易所无此 K 线' },
   too_many: { en: 'far more rows than usual', zh: '数据量异常偏多' },
   too_few: { en: 'far fewer rows than usual', zh: '数据量异常偏少' },
   declining: { en: 'completeness declines', zh: '完整率下降' },

@@ -24,6 +24,8 @@ export const LIMITS = z.strictObject({
   restarts: z.number().int().min(0).default(5),
   /** Of a price from the median of its minute, and of all venues. */
   price_off_percent: positive.default(5),
+  /** Of what a stream traded by our rows from what its venue's candles say. */
+  volume_off_percent: positive.default(1),
   /** More than so many times the rows of earlier days, or less than one of so many. */
   volume_times: z.number().min(1).default(10),
   /** Alerts that are less severe are recorded, and nobody is notified. */

@@ -4,7 +4,18 @@
  * The two differ in their paths, in the fields of their frames and in how update ids chain; each difference stands in the
  * one place that needs it.
  */
-import { aggregateRow, depthText, fault, historicalTrade, ofSymbol, ok, spotInfo, usdmInfo } from './binance_rest.ts';
+import {
+  aggregateRow,
+  depthText,
+  fault,
+  historicalTrade,
+  klineRow,
+  ofSymbol,
+  ok,
+  spotInfo,
+  usdmInfo,
+} from './binance_rest.ts';
+import { INTERVALS, isInterval } from './intervals.ts';
 import type { Ledger, StreamIdentity } from './ledger.ts';
 import {
   type Aggregate,
@@ -382,6 +393,8 @@ export class Binance implements Venue {
         };
       case '/api/v3/aggTrades':
         return { weight: 4, answer: () => this.aggTrades(query) };
+      case '/api/v3/klines':
+        return { weight: 2, answer: () => this.klines(query, 1000) };
       default:
         return { weight: 1, answer: () => ({ status: 404, body: '' }) };
     }
@@ -407,6 +420,8 @@ export class Binance implements Venue {
       }
       case '/fapi/v1/aggTrades':
         return { weight: 20, answer: () => this.aggTrades(query) };
+      case '/fapi/v1/klines':
+        return { weight: 5, answer: () => this.klines(query, 1500) };
       case '/fapi/v1/historicalTrades':
         return { weight: 20, answer: () => ({ ...fault(-2014, 'API-key format invalid.'), status: 401 }) };
       default:
@@ -418,6 +433,25 @@ export class Binance implements Venue {
     this.ledger.counters.snapshots++;
     const book = this.source.book(pair.instrument, limit);
     return ok(typeof book === 'string' ? book : depthText(this.product, book));
+  }
+
+  /** Candles from `startTime` on, or the newest ones; a span without trades has none here. */
+  private klines(query: URLSearchParams, most: number): RestAnswer {
+    return this.withSymbol(query, ({ instrument }) => {
+      const interval = query.get('interval') ?? '';
+      if (!isInterval(interval)) return fault(-1120, 'Invalid interval.');
+      const width = INTERVALS[interval];
+      const now = Math.floor(this.wire.clock());
+      const numberOf = (name: string) => (query.has(name) ? Number(query.get(name)) : undefined);
+      const [start, end] = [numberOf('startTime'), numberOf('endTime') ?? now];
+      const limit = Math.min(most, limitOf(query, 500));
+      // By open time: one that began before does not count.
+      const found = (this.source.candles?.(instrument, width, start ?? 0, end) ?? []).filter(
+        (each) => each.start >= (start ?? 0),
+      );
+      const rows = start === undefined ? found.slice(-limit) : found.slice(0, limit);
+      return ok(`[${rows.map((row) => klineRow(row, width)).join(',')}]`);
+    });
   }
 
   private aggTrades(query: URLSearchParams): RestAnswer {

@@ -1,6 +1,6 @@
 /** Binance's REST answers as text: every field as the exchange writes it. */
 import type { Product } from './binance.ts';
-import type { BookSnapshot, Level, Listed, RestAnswer, TradeRow } from './venue.ts';
+import type { BookSnapshot, CandleRow, Level, Listed, RestAnswer, TradeRow } from './venue.ts';
 
 export function ok(body: string): RestAnswer {
   return { status: 200, body };
@@ -46,6 +46,12 @@ export function aggregateRow(product: Product, row: TradeRow): string {
     `{"a":${row.id},"p":"${row.price}","q":"${row.quantity}",${nonRpi}"f":${row.first},"l":${row.last},` +
     `"T":${row.time},"m":${row.buyerIsMaker}${end}`
   );
+}
+
+/** One candle, the taker's share of its volume left at zero. */
+export function klineRow({ start, open, high, low, close, quantity, worth, trades }: CandleRow, width: number): string {
+  const times = [start, start + width - 1];
+  return `[${times[0]},"${open}","${high}","${low}","${close}","${quantity}",${times[1]},"${worth}",${trades},"0","0","0"]`;
 }
 
 /** The product of two decimal texts, cut after eight decimals. */

@@ -222,6 +222,23 @@ export class DeribitMarket implements MarketSink {
     return `{${this.tickerText(at)}}`;
   }
 
+  /** Candles of the trades that are kept; `volume` in coins, `cost` in the quote currency. */
+  chart(from: number, to: number, width: number): string {
+    const { contract, market } = this;
+    const candles = market.candles(width, from, to);
+    const prices = (member: 'open' | 'high' | 'low' | 'close') =>
+      candles.map((each) => float(Number(market.priceText(each[member])))).join(',');
+    const amount = (units: number) => Number(amountText(contract, units));
+    const volumes = candles.map(({ quantity, perPrice }) => float(amount(contract.inverse ? perPrice : quantity)));
+    const costs = candles.map(({ quantity, worth }) =>
+      float(contract.inverse ? amount(quantity) : Number(market.worthText(worth))),
+    );
+    return (
+      `{"status":"ok","ticks":[${candles.map(({ start }) => start).join(',')}],"open":[${prices('open')}],"high":[${prices('high')}],` +
+      `"low":[${prices('low')}],"close":[${prices('close')}],"volume":[${volumes.join(',')}],"cost":[${costs.join(',')}]}`
+    );
+  }
+
   /** Hourly rows from `from` up to `to` (ms), the newest ones where there are too many. */
   fundingHistory(from: number, to: number): string {
     const last = Math.floor(to / HOUR_MS) * HOUR_MS;

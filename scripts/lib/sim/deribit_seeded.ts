@@ -24,6 +24,11 @@ const CURRENCIES = ['BTC', 'ETH', 'USDC', 'USDT', 'EURR', 'any'] as const;
 const KINDS = ['future', 'option', 'spot', 'future_combo', 'option_combo', 'any'] as const;
 const TRUTHS = ['true', 'false'] as const;
 
+/** Lengths of candles of trades, ms, by the names that the venue gives them: minutes. */
+const CHART_WIDTHS: Readonly<Record<string, number>> = Object.fromEntries(
+  [1, 3, 5, 10, 15, 30, 60, 120, 180, 360, 720].map((minutes) => [String(minutes), minutes * 60_000]),
+);
+
 /** All markets of one simulated venue, and the methods that ask for their data. */
 export class SeededDeribit implements DeribitSource {
   readonly servesRaw = false;
@@ -137,6 +142,11 @@ export class SeededDeribit implements DeribitSource {
     switch (method) {
       case 'ticker':
         return this.market(params).ticker(now);
+      case 'get_tradingview_chart_data': {
+        const width = CHART_WIDTHS[String(params.resolution)];
+        if (width === undefined) throw wrongParam('resolution', 'wrong resolution');
+        return this.market(params).chart(...span(), width);
+      }
       case 'get_funding_rate_history':
         return this.market(params).fundingHistory(...span());
       case 'get_funding_rate_value':

@@ -267,37 +267,18 @@ export class Coin implements MarketSink {
     return rows;
   }
 
-  /** Candles of the trades that are kept; one whose first trades may be gone is left out. */
   candles(interval: string, width: number, from: number, to: number): string[] {
-    const candles = new Map<number, Trade[]>();
-    const kept = this.market.tradesFrom(0, Number.POSITIVE_INFINITY);
-    for (const trade of kept) {
-      const start = Math.floor(blockOf(trade) / width) * width;
-      const trades = candles.get(start);
-      if (trades) trades.push(trade);
-      else candles.set(start, [trade]);
-    }
     const price = (index: number): string => padded(this.market.priceText(index));
-    return [...candles]
-      .slice(kept.length >= this.options.history ? 1 : 0)
-      .filter(([start]) => start + width > from && start <= to)
+    return this.market
+      .candles(width, from, to, blockOf)
       .slice(-CANDLE_ROWS)
-      .map(([start, trades]) => {
-        const prices = trades.map((trade) => trade.price);
-        const units = trades.reduce((sum, { quantity }) => sum + quantity, 0);
-        return JSON.stringify({
-          t: start,
-          T: start + width - 1,
-          s: this.name,
-          i: interval,
-          o: price(prices[0] as number),
-          c: price(prices.at(-1) as number),
-          h: price(prices.reduce((one, other) => Math.max(one, other))),
-          l: price(prices.reduce((one, other) => Math.min(one, other))),
-          v: padded(this.market.quantityText(units)),
-          n: trades.length,
-        });
-      });
+      .map(({ start, open, high, low, close, quantity, trades }) =>
+        JSON.stringify({
+          ...{ t: start, T: start + width - 1, s: this.name, i: interval },
+          ...{ o: price(open), c: price(close), h: price(high), l: price(low) },
+          ...{ v: padded(this.market.quantityText(quantity)), n: trades },
+        }),
+      );
   }
 
   private tellTrades(block: readonly Trade[]): void {

@@ -1,8 +1,9 @@
 /** Hyperliquid over seeded markets: all its coins, what is told by the clock, and the answers to requests for them. */
 import { Coin, gridOf, listed } from './hyperliquid_coin.ts';
-import type { Interval, ListedCoin } from './hyperliquid_rest.ts';
+import type { ListedCoin } from './hyperliquid_rest.ts';
 import type { HyperliquidSource, Subscription } from './hyperliquid_source.ts';
 import { streamOf } from './hyperliquid_source.ts';
+import type { Interval } from './intervals.ts';
 import { Market, seededRandom, seedFor } from './market.ts';
 import { type SimulatorOptions, TRADE_HISTORY } from './options.ts';
 import { fairOf, startPriceOf } from './pairs.ts';

@@ -4,6 +4,7 @@
  * Source: the venue's API documents. Of refusals only the status is sure: a request over the limit is told nothing but 429.
  */
 import { z } from 'zod';
+import { INTERVALS, type Interval } from './intervals.ts';
 import type { RestAnswer, RestRequest } from './venue.ts';
 
 /** Weight per minute and address. */
@@ -14,23 +15,6 @@ const LIGHT_WEIGHT = 2;
 const USUAL_WEIGHT = 20;
 const ROWS_PER_WEIGHT = 20;
 const CANDLES_PER_WEIGHT = 60;
-
-const INTERVALS = {
-  '1m': 60_000,
-  '3m': 180_000,
-  '5m': 300_000,
-  '15m': 900_000,
-  '30m': 1_800_000,
-  '1h': 3_600_000,
-  '2h': 7_200_000,
-  '4h': 14_400_000,
-  '8h': 28_800_000,
-  '12h': 43_200_000,
-  '1d': 86_400_000,
-  '3d': 259_200_000,
-  '1w': 604_800_000,
-} as const;
-export type Interval = keyof typeof INTERVALS;
 
 const coin = z.string();
 const time = z.number().int().min(0);

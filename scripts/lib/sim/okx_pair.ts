@@ -1,7 +1,9 @@
 /** One instrument of OKX over its seeded market: fills, trades, best prices and books on sockets, and the same over REST. */
+
+import { INTERVALS, isInterval } from './intervals.ts';
 import type { Aggregate, Market, MarketSink, Trade } from './market.ts';
 import { levelText, OkxBooks, priceText } from './okx_books.ts';
-import { type OkxInstrument, okxIdentity, sizeText } from './okx_instruments.ts';
+import { type OkxInstrument, okxIdentity, plain, sizeText } from './okx_instruments.ts';
 import { cursorOf, limitOf, okxFault, okxOk, pageOf, wrongParameter } from './okx_rest.ts';
 import { encodeFrame, type Peer, type RestAnswer, type Topic, type Wire } from './venue.ts';
 
@@ -125,6 +127,29 @@ export class OkxPair implements MarketSink {
     const kept = this.market.tradesFrom(from, from === undefined ? this.history : limit).reverse();
     const page = pageOf(kept, ({ id, time }) => (type === '1' ? id : time), { after, before, limit });
     return okxOk(page.map((trade) => this.restRow(trade)));
+  }
+
+  /** Candles, newest first: `after` older than, `before` newer than. Volumes: of swaps in contracts and in base units, of spot in base and in quote units; then in quote units. */
+  candlesAnswer(query: URLSearchParams): RestAnswer {
+    const bar = (query.get('bar') ?? '1m').replace(/H$/, 'h');
+    if (!isInterval(bar)) return wrongParameter('bar');
+    const [after, before] = [cursorOf(query, 'after'), cursorOf(query, 'before')];
+    if (after === null) return wrongParameter('after');
+    if (before === null) return wrongParameter('before');
+    const width = INTERVALS[bar];
+    const now = Math.floor(this.wire.clock());
+    const newestFirst = this.market.candles(width, 0, now).reverse();
+    const page = pageOf(newestFirst, ({ start }) => start, { after, before, limit: limitOf(query, 100, 300) });
+    const { market, listed } = this;
+    return okxOk(
+      page.map(({ start, open, high, low, close, quantity, worth }) => {
+        const prices = [open, high, low, close].map((price) => priceText(market, price));
+        const inQuote = market.worthText(worth);
+        const inBase = plain(quantity, listed.baseDecimals);
+        const volumes = [sizeText(listed, quantity), listed.product === 'spot' ? inQuote : inBase, inQuote];
+        return `["${[start, ...prices, ...volumes, start + width <= now ? 1 : 0].join('","')}"]`;
+      }),
+    );
   }
 
   private restRow({ id, price, quantity, buyerIsMaker, time }: Trade): string {

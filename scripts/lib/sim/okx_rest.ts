@@ -11,6 +11,8 @@ const LIMITS: Readonly<Record<string, number>> = {
   '/api/v5/market/books': 40,
   '/api/v5/market/trades': 100,
   '/api/v5/market/history-trades': 20,
+  '/api/v5/market/candles': 40,
+  '/api/v5/market/history-candles': 20,
   '/api/v5/public/funding-rate': 10,
   '/api/v5/public/funding-rate-history': 10,
   '/api/v5/public/open-interest': 20,

@@ -67,6 +67,9 @@ export class OkxSeeded implements OkxSource {
         return this.ofPair(query, (pair) => pair.tradesAnswer(query));
       case '/api/v5/market/history-trades':
         return this.ofPair(query, (pair) => pair.historyAnswer(query));
+      case '/api/v5/market/candles':
+      case '/api/v5/market/history-candles':
+        return this.ofPair(query, (pair) => pair.candlesAnswer(query));
       default:
         return this.readings?.rest(request);
     }

@@ -2,6 +2,7 @@
 import type { Aggregate, Market, Trade } from './market.ts';
 import type {
   BookSnapshot,
+  CandleRow,
   Level,
   Listed,
   Peer,
@@ -82,6 +83,19 @@ export class SeededSource implements Source {
   aggregates(instrument: string, fromId: number | undefined, limit: number): TradeRow[] {
     const market = this.market(instrument);
     return market.aggregatesFrom(fromId, limit).map((each) => row(market, each, each.first, each.last));
+  }
+
+  candles(instrument: string, width: number, from: number, to: number): CandleRow[] {
+    const market = this.market(instrument);
+    return market.candles(width, from, to).map(({ start, open, high, low, close, quantity, worth, trades }) => ({
+      ...{ start, open: market.priceText(open), high: market.priceText(high), low: market.priceText(low) },
+      ...{
+        close: market.priceText(close),
+        quantity: market.quantityText(quantity),
+        worth: market.worthText(worth),
+        trades,
+      },
+    }));
   }
 
   readings(request: RestRequest): Weighed | undefined {

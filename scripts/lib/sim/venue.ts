@@ -346,6 +346,18 @@ export interface TradeRow {
 }
 
 /** Where a venue's data comes from: a seeded market or a recorded session. */
+/** A candle as texts; `quantity` in base units, `worth` in quote units. */
+export interface CandleRow {
+  readonly start: number;
+  readonly open: string;
+  readonly high: string;
+  readonly low: string;
+  readonly close: string;
+  readonly quantity: string;
+  readonly worth: string;
+  readonly trades: number;
+}
+
 export interface Source {
   readonly listed: readonly Listed[];
   /** True when a stream is served on whichever route it is asked for. */
@@ -358,6 +370,8 @@ export interface Source {
   /** Ascending from `fromId`, or the newest. */
   trades(instrument: string, fromId: number | undefined, limit: number): TradeRow[];
   aggregates(instrument: string, fromId: number | undefined, limit: number): TradeRow[];
+  /** Candles by open time, oldest first; absent where only a recording is served. */
+  candles?(instrument: string, width: number, from: number, to: number): CandleRow[];
   /** The answer to a request for what is neither book nor trades; absent where there is nothing of the kind. */
   readings?(request: RestRequest): Weighed | undefined;
   advance(now: number): void;
