@@ -323,6 +323,13 @@ describe('monitor.ts', () => {
     assert.deepEqual(kept.failed, [{ name: 'webhook', reason: 'ECONNREFUSED' }]);
     const health = (await (await fetch(`${base}/health`)).json()) as { status: string };
     assert.equal(health.status, 'unhealthy');
+    // It is told when somebody can be reached again.
+    const { port } = new URL(env.MARKETPRISM_WEBHOOK_URL!);
+    await new Promise<void>((done) => receiver.listen(Number(port), '127.0.0.1', done));
+    await round();
+    assert.ok(told().some((each) => each.startsWith('raised values')));
+    await round();
+    assert.deepEqual(told(), []);
     const log = readFileSync(join(pipeline.logDir, 'monitor.log'), 'utf8');
     assert.ok(!log.includes(TOKEN));
     assert.equal((await monitor.stop())?.code, 0);

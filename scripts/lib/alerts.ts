@@ -56,6 +56,8 @@ export interface News {
   alert: Alert;
   /** Recorded, and nobody is notified: it follows from another one, or is not severe enough. */
   isQuiet: boolean;
+  /** What was told of it before. */
+  before: Alert['told'];
 }
 
 /** What was asked in one round, and over how much time. */
@@ -96,6 +98,14 @@ export class Alerts {
     const { size } = this.all;
     this.all.clear();
     return size;
+  }
+
+  /** Nobody could be reached: the next round tells it again. */
+  untell(news: readonly News[]): void {
+    for (const { alert, before } of news) {
+      const known = this.all.get(alert.fingerprint);
+      if (known) known.told = before;
+    }
   }
 
   /** The longest time over which a standing alert of the check was found; what is to end it must look at as much. */
@@ -181,7 +191,7 @@ function newsOf(alert: Alert, limits: Limits, now: number): News | null {
   const { state, severity, told } = alert;
   const news = (event: NewsEvent, isQuiet = false): News => {
     alert.told = { state, severity, at: now };
-    return { event, alert: { ...alert }, isQuiet };
+    return { event, alert: { ...alert }, isQuiet, before: told };
   };
   const flap = flapOf(alert, limits, now);
   // Of what nobody was told, its flapping is no news either.
@@ -190,7 +200,9 @@ function newsOf(alert: Alert, limits: Limits, now: number): News | null {
   if (state === 'over') return told?.state === 'standing' ? news('recovered', !isHeard(alert, limits)) : null;
   if (alert.muted_by !== null) {
     // Once; it is told when it still stands after what it follows from is up again.
-    return told === null && alert.times === 1 ? { event: 'muted', alert: { ...alert }, isQuiet: true } : null;
+    return told === null && alert.times === 1
+      ? { event: 'muted', alert: { ...alert }, isQuiet: true, before: null }
+      : null;
   }
   if (told?.state !== 'standing') return news('raised', !isHeard(alert, limits));
   if (rank(severity) > rank(told.severity)) return news('escalated', !isHeard(alert, limits));

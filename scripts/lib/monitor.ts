@@ -234,6 +234,7 @@ export class Monitor {
         log.error({ event: 'notification_failed', notifier: name, reason });
       if (delivery.delivered.length === 0 && notifiers.length > 0) {
         this.undelivered ??= new JsonlWriter(join(dataDir, 'alerts', 'undelivered.jsonl'), log);
+        this.alerts.untell(loud);
         this.undelivered.append([{ time: new Date(now).toISOString(), ...message, failed: delivery.failed }]);
       }
     }
