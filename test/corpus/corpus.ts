@@ -15,7 +15,7 @@ Exit code: 0 when nothing was missed, nothing was wrong, all was mended, and the
 `;
 
 import { spawn } from 'node:child_process';
-import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Finding } from '../../scripts/lib/checks/check.ts';
 import type { Kind } from '../../scripts/lib/checks/kinds.ts';
@@ -26,7 +26,7 @@ import type { ShownRound } from '../../scripts/lib/monitor.ts';
 import { pause } from '../../scripts/lib/pause.ts';
 import { Child, scriptPlan, waitFor } from '../../scripts/lib/processes.ts';
 import { EXCHANGES } from '../../scripts/lib/rows.ts';
-import { Series } from '../../scripts/lib/series.ts';
+import { Series, type SeriesPlan } from '../../scripts/lib/series.ts';
 import { textTable } from '../../scripts/lib/status.ts';
 import { Pipeline, READY_MS } from '../pipeline.ts';
 
@@ -36,6 +36,7 @@ const SILENT_MS = 5.5 * MINUTE_MS;
 /** A repair through the broker, and rows that are fetched anew, take their time. */
 const MENDED_MS = 3 * MINUTE_MS;
 const BTC = "exchange = 'binance_spot' AND symbol = 'BTC-USDT'";
+const SERIES: SeriesPlan = { name: 'corpus', file: 'corpus/corpus.jsonl', cadenceMs: MINUTE_MS, catchUpSlots: 60 };
 const HOT = 'marketprism_hot';
 const COLD = 'marketprism_cold';
 
@@ -77,7 +78,6 @@ interface Figures {
 
 class Stage {
   readonly pipeline = new Pipeline({ MARKETPRISM_EXCHANGES: EXCHANGES.join(','), MARKETPRISM_GAP_AGE: '10s' });
-  private series: Series | null = null;
 
   async start(): Promise<void> {
     const { pipeline } = this;
@@ -110,6 +110,15 @@ class Stage {
     return ids.join(', ');
   }
 
+  /** Of rows that are replicated, whenever it is called within one defect. */
+  shiftUnit(database: string) {
+    // To the minute, so that hot and cold are changed alike.
+    const until = (Math.floor(Date.now() / MINUTE_MS) - 2) * 60;
+    return this.run(
+      `ALTER TABLE ${database}.trades UPDATE quantity = quantity * 10 WHERE exchange = 'okx_derivatives' AND symbol = 'ETH-USDT' AND timestamp < toDateTime64(${until}, 3, 'UTC') SETTINGS mutations_sync = 2`,
+    );
+  }
+
   async repair(...args: string[]): Promise<void> {
     const { code, output } = await this.script('repair', ['--apply', ...args]);
     if (code !== 0) throw new Error(`repair.ts ${args.join(' ')} exited with ${code}: ${output}`);
@@ -140,40 +149,36 @@ class Stage {
     return { code, output };
   }
 
-  /** A series of one slot a minute that has them of the last ten. */
-  async openSeries(): Promise<Series> {
-    const plan = { name: 'corpus', file: 'corpus/corpus.jsonl', cadenceMs: MINUTE_MS, catchUpSlots: 60 };
-    const series = await Series.open(this.pipeline.dir, plan, Date.now, createLogger('corpus', 'silent'));
-    this.series = series;
-    return series;
-  }
-
-  async closeSeries(): Promise<void> {
-    await this.series?.close();
-    this.series = null;
-  }
-
   get seriesFile(): string {
-    return join(this.pipeline.dir, 'corpus', 'corpus.jsonl');
+    return join(this.pipeline.dir, SERIES.file);
   }
 
-  /** Slots of the last minutes, `left out` of which is not written. */
-  async writeSeries(leftOut: (index: number) => boolean): Promise<void> {
-    const series = await this.openSeries();
+  /** Writes the last ten minutes of a series, as far as they are not there, as its script would at its turn. */
+  async writeSeries(): Promise<void> {
+    const series = await Series.open(this.pipeline.dir, SERIES, Date.now, createLogger('corpus', 'silent'));
+    const { state } = series;
     const now = Math.floor(Date.now() / MINUTE_MS) * MINUTE_MS;
-    const isNew = series.state.last_slot === null;
-    for (let i = 0; i <= 10; i += 1) {
-      const slot = now - (10 - i) * MINUTE_MS;
-      const isThere = !isNew && slot <= series.state.last_slot! && !series.state.missing.includes(slot);
-      if (!leftOut(i) && !isThere) series.write(slot, [{ value: i }]);
+    for (let slot = now - 10 * MINUTE_MS; slot <= now; slot += MINUTE_MS) {
+      const isThere = state.last_slot !== null && slot <= state.last_slot && !state.missing.includes(slot);
+      if (!isThere) series.write(slot, [{ value: slot / MINUTE_MS }]);
     }
-    await this.closeSeries();
+    await series.close();
+  }
+
+  /** It would be silent from now on. */
+  forgetSeries(): void {
+    rmSync(join(this.pipeline.dir, 'corpus'), { recursive: true, force: true });
+    rmSync(join(this.pipeline.dir, 'state', `series-${SERIES.name}.json`), { force: true });
   }
 }
 
 const low = ['low', 'medium', 'high', 'critical'] as Finding['severity'][];
 const missingInCold = (subject: RegExp): Expected => ({
   ...{ check: 'hot against cold', kind: 'missing_in_cold', subject, severity: low },
+});
+
+const otherVolume = (subject: RegExp): Expected => ({
+  ...{ check: 'candles', kind: 'other_volume', subject, severity: ['medium', 'high'] },
 });
 
 export const DEFECTS: Defect[] = [
@@ -197,6 +202,7 @@ export const DEFECTS: Defect[] = [
         severity: low,
         isOptional: true,
       },
+      { ...otherVolume(/^trade binance_spot spot BTC-USDT$/), isOptional: true },
     ],
     repair: (stage) => stage.repair('--only', 'missing-in-hot'),
   },
@@ -289,19 +295,26 @@ export const DEFECTS: Defect[] = [
   {
     name: 'unit_shift',
     what: 'quantities in contracts instead of coins (ctVal 0.1) in hot',
-    seed: (stage) =>
-      stage.run(
-        `ALTER TABLE ${HOT}.trades UPDATE quantity = quantity * 10 WHERE exchange = 'okx_derivatives' AND symbol = 'ETH-USDT' AND created_at < now64(3) - INTERVAL 70 SECOND SETTINGS mutations_sync = 2`,
-      ),
+    seed: (stage) => stage.shiftUnit(HOT),
     expected: [
       {
-        check: 'hot against cold',
-        kind: 'other_values',
-        subject: /^trade okx_derivatives perpetual ETH-USDT$/,
-        severity: ['high'],
+        ...{ check: 'hot against cold', kind: 'other_values' },
+        ...{ subject: /^trade okx_derivatives perpetual ETH-USDT$/, severity: ['high'] },
       },
+      otherVolume(/^trade okx_derivatives perpetual ETH-USDT$/),
     ],
     repair: (stage) => stage.repair('--only', 'different', '--trust', 'cold'),
+  },
+  {
+    name: 'unit_shift_both',
+    what: 'the same in hot and in cold',
+    seed: async (stage) => {
+      await stage.shiftUnit(HOT);
+      await stage.shiftUnit(COLD);
+    },
+    expected: [otherVolume(/^trade okx_derivatives perpetual ETH-USDT$/)],
+    repair: (stage) =>
+      stage.repair('--only', 'refetch', '--exchange', 'okx_derivatives', '--symbol', 'ETH-USDT', '--wait', '120s'),
   },
   {
     name: 'stopped_replicate',
@@ -325,7 +338,7 @@ export const DEFECTS: Defect[] = [
     name: 'torn_line',
     what: 'a series whose last line has no end',
     seed: async (stage) => {
-      await stage.writeSeries(() => false);
+      await stage.writeSeries();
       appendFileSync(stage.seriesFile, '{"slot":17');
     },
     expected: [
@@ -333,20 +346,20 @@ export const DEFECTS: Defect[] = [
       { check: 'series', kind: 'bad_lines', subject: /^corpus$/, severity: ['medium'] },
     ],
     // Its writer puts it aside at its start.
-    repair: (stage) => stage.writeSeries(() => false),
+    repair: (stage) => stage.writeSeries(),
   },
   {
     name: 'dropped_slot',
     what: 'a series that lacks a slot',
     seed: async (stage) => {
-      await stage.writeSeries(() => false);
+      await stage.writeSeries();
       const lines = readFileSync(stage.seriesFile, 'utf8').trimEnd().split('\n');
       lines.splice(-4, 1);
       writeFileSync(stage.seriesFile, `${lines.join('\n')}\n`);
     },
     expected: [{ check: 'series', kind: 'missing_slots', subject: /^corpus$/, severity: ['medium', 'low', 'high'] }],
     // Its writer computes it at its next turn.
-    repair: (stage) => stage.writeSeries(() => false),
+    repair: (stage) => stage.writeSeries(),
   },
   {
     name: 'silent_exchange',
@@ -410,6 +423,7 @@ async function judge(stage: Stage, defect: Defect): Promise<Figures> {
   for (const { check, kind, subject } of missed) process.stdout.write(`  MISSED ${check} ${kind} ${subject}\n`);
   await defect.repair(stage);
   const mended = await isClean(stage);
+  stage.forgetSeries();
   return {
     ...{ defect: defect.name, found: found.length - wrong.length, wrong, seconds, mended },
     missed: missed.map(({ check, kind }) => `${check} ${kind}`),
@@ -480,7 +494,6 @@ async function main(): Promise<number> {
       quiet = await quietFor(stage, cleanMs);
     }
   } finally {
-    await stage.closeSeries();
     await stage.pipeline.close();
   }
   const percent = (part: number, whole: number) => (whole === 0 ? '-' : `${Math.round((100 * part) / whole)} %`);
