@@ -242,7 +242,7 @@ export const DEFECTS: Defect[] = [
       ),
     expected: [
       { check: 'values', kind: 'crossed_book', subject: /^orderbook binance_spot spot BTC-USDT$/, severity: ['high'] },
-      missingInCold(/^orderbook binance_spot spot BTC-USDT$/),
+      { ...missingInCold(/^orderbook binance_spot spot BTC-USDT$/), isOptional: true },
     ],
     repair: (stage) => stage.repair('--only', 'impossible'),
   },
@@ -253,7 +253,7 @@ export const DEFECTS: Defect[] = [
     expected: [
       { check: 'values', kind: 'zero_price', subject: /^trade binance_spot spot BTC-USDT$/, severity: ['high'] },
       { check: 'values', kind: 'far_price', subject: /^trade binance_spot spot BTC-USDT$/, severity: ['medium'] },
-      missingInCold(/^trade binance_spot spot BTC-USDT$/),
+      { ...missingInCold(/^trade binance_spot spot BTC-USDT$/), isOptional: true },
     ],
     repair: (stage) => stage.repair('--only', 'impossible'),
   },

@@ -35,7 +35,7 @@ import {
 } from './rows.ts';
 
 /** A merge may move rows between the look and the removal; then they are looked for again. */
-const REMOVALS = 5;
+const REMOVALS = 20;
 /** Messages without an answer at one time, and the wait before one is sent again. */
 const MAX_IN_FLIGHT = 64;
 const MAX_IN_FLIGHT_BYTES = 16 * 2 ** 20;
@@ -129,13 +129,10 @@ export class Session {
   ): Promise<void> {
     let rows = first;
     for (let attempt = 1; ; attempt += 1) {
-      const byPart = new Map<string, string[]>();
-      for (const { part, offset } of rows) byPart.set(part, [...(byPart.get(part) ?? []), offset]);
-      const places = [...byPart].map(
-        ([part, offsets]) => `(_part = '${part}' AND _part_offset IN (${offsets.join()}))`,
-      );
+      // What a condition names needs no place, at which young rows do not stay for long: parts of a table that is written to are merged all the time.
+      const condition = only === COPIES ? atPlaces(rows) : `${where} AND (${only}) AND ${ofMessages(rows)}`;
       await place.client.command({
-        query: `DELETE FROM ${tableOf(place, type)} WHERE ${places.join(' OR ')}`,
+        query: `DELETE FROM ${tableOf(place, type)} WHERE ${condition}`,
         query_id: this.queryId('remove'),
         clickhouse_settings: { ...LIMITS, lightweight_deletes_sync: '2' },
       });
@@ -147,6 +144,7 @@ export class Session {
           2,
         );
       }
+      await pause(LOOK_AGAIN_MS);
       rows = await this.chosen(place, type, where, only);
     }
   }
@@ -159,10 +157,11 @@ export class Session {
     const isChosen = only === COPIES ? isCopy : only;
     const places = `SELECT _part, _part_offset FROM (SELECT _part, _part_offset, ${isChosen} AS chosen FROM ${tableOf(place, type)} WHERE ${where}) WHERE chosen`;
     const columns = writtenColumns(type).join(', ');
-    const query = `SELECT _part, _part_offset, ${columns} FROM ${tableOf(place, type)} WHERE ${where} AND (_part, _part_offset) IN (${places}) ORDER BY ${order}`;
-    return (await selectText(place.client, query, LIMITS)).map(([part, offset, ...cells]) => ({
+    const query = `SELECT _part, _part_offset, js_epoch, js_seq, ${columns} FROM ${tableOf(place, type)} WHERE ${where} AND (_part, _part_offset) IN (${places}) ORDER BY ${order}`;
+    return (await selectText(place.client, query, LIMITS)).map(([part, offset, epoch, seq, ...cells]) => ({
       part: part!,
       offset: offset!,
+      message: `(${epoch}, ${seq})`,
       line: cells.join('\t'),
     }));
   }
@@ -332,6 +331,22 @@ export class Session {
 interface ChosenRow {
   part: string;
   offset: string;
+  /** SQL: epoch and sequence of the message that it came in. */
+  message: string;
   /** All columns, tab-separated. */
   line: string;
+}
+
+/** SQL: the rows that lie there now. */
+function atPlaces(rows: ChosenRow[]): string {
+  const byPart = new Map<string, string[]>();
+  for (const { part, offset } of rows) byPart.set(part, [...(byPart.get(part) ?? []), offset]);
+  return [...byPart]
+    .map(([part, offsets]) => `(_part = '${part}' AND _part_offset IN (${offsets.join()}))`)
+    .join(' OR ');
+}
+
+/** SQL: rows that came in the messages of these; of one that comes meanwhile nothing is kept, and it stays. */
+function ofMessages(rows: ChosenRow[]): string {
+  return `(js_epoch, js_seq) IN (${[...new Set(rows.map(({ message }) => message))].join()})`;
 }
