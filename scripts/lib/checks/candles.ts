@@ -79,6 +79,8 @@ export const candles: Check = {
         evidence,
       });
     }
+    // Nothing compared is no clean answer.
+    if (minutes === 0) throw new NotApplicable('no whole minute since the first trade is over');
     return { figure: `${plural(asked.length, 'stream')}, ${plural(minutes, 'minute')}`, findings };
   },
 };
