@@ -88,6 +88,17 @@ describe('candles', () => {
     assert.deepEqual((await ask()).findings, []);
   });
 
+  test('are compared from the first one on that the venue keeps', async () => {
+    // Half an hour before anything was traded there.
+    await run(
+      "INSERT INTO marketprism_hot.trades SELECT * REPLACE(timestamp - INTERVAL 30 MINUTE AS timestamp, concat('old', trade_id) AS trade_id) FROM marketprism_hot.trades WHERE exchange = 'binance_spot'",
+    );
+    // The minute in which the collector was started is not whole.
+    const { findings } = await ask({ limits: LIMITS.parse({ volume_off_percent: 10 }) });
+    await run("DELETE FROM marketprism_hot.trades WHERE startsWith(trade_id, 'old')");
+    assert.deepEqual(findings, []);
+  });
+
   test('of a venue that does not answer are no answer, and of a demo without a venue not asked for', async () => {
     const config = loadConfig(pipeline.operatorEnv);
     const demo = { ...config, mode: 'demo' as const, endpoints: {} };

@@ -4,6 +4,7 @@ import { CANDLES, MOST_CANDLES, type VolumeCandle } from '../../exchanges/candle
 import { exchangeModule } from '../../exchanges/index.ts';
 import { selectText } from '../clickhouse.ts';
 import { at, ms, STREAM } from '../gap_rows.ts';
+import { pause } from '../pause.ts';
 import type { Exchange } from '../rows.ts';
 import { type Check, type Context, type Finding, NotApplicable } from './check.ts';
 import { plural, SETTINGS, subject } from './rows.ts';
@@ -12,6 +13,9 @@ const MINUTE_MS = 60_000;
 /** A minute is compared when it has been over for so long: rows are on their way, and venues finish their candles. */
 const SETTLED_MS = 2 * MINUTE_MS;
 const ANSWER_WITHIN_MS = 10_000;
+/** OKX counts its limit in windows of two seconds; the others’ are so wide that they are not met by this. */
+const LIMIT_WINDOW_MS = 2100;
+const MOST_TRIES = 4;
 /** Of the last minutes so many: more are the business of a time that is asked for with --from and --to. */
 const MOST_MINUTES = 60;
 /** Beyond this it is no rounding and no trade more or less, but another unit. */
@@ -51,8 +55,8 @@ export const candles: Check = {
     for (const stream of asked) {
       const { url, body, volumes } = await venueMinutes(context, stream, from, to - MINUTE_MS);
       const evidence = body === undefined ? url : `${url} ${body}`;
-      if (volumes === null) {
-        const what = 'it is not listed any more, or under another name';
+      if (volumes === null || volumes.size === 0) {
+        const what = 'it is not listed any more, or under another name, or the venue keeps none of this time';
         findings.push({
           kind: 'no_candles',
           subject: subject('trade', stream.cells),
@@ -62,9 +66,11 @@ export const candles: Check = {
         });
         continue;
       }
+      // Venues keep so many candles, and no more: before the first one nothing is known.
+      const oldest = Math.min(...volumes.keys());
       let [own, venue] = [0, 0];
       for (let start = from; start < to; start += MINUTE_MS) {
-        if (start <= stream.first || gaps.has(`${stream.cells.join(' ')} ${start}`)) continue;
+        if (start < oldest || start <= stream.first || gaps.has(`${stream.cells.join(' ')} ${start}`)) continue;
         minutes += 1;
         own += stream.volumes.get(start) ?? 0;
         venue += volumes.get(start) ?? 0;
@@ -134,14 +140,21 @@ async function venueMinutes({ config }: Context, { exchange, instrument }: Minut
   const source = CANDLES[exchange];
   const { path, body } = source.request(instrument, from, last);
   const url = `${config.endpoints[exchange]?.rest ?? exchangeModule(exchange).hosts.rest}${path}`;
-  const answer = await request(url, {
-    method: body === undefined ? 'GET' : 'POST',
-    ...(body === undefined ? {} : { body, headers: { 'content-type': 'application/json' } }),
-    headersTimeout: ANSWER_WITHIN_MS,
-    bodyTimeout: ANSWER_WITHIN_MS,
-  }).catch((error: Error & { code?: string }) => {
-    throw new Error(`${exchange} does not answer: ${error.code ?? error.message}`);
-  });
+  const ask = () =>
+    request(url, {
+      method: body === undefined ? 'GET' : 'POST',
+      ...(body === undefined ? {} : { body, headers: { 'content-type': 'application/json' } }),
+      headersTimeout: ANSWER_WITHIN_MS,
+      bodyTimeout: ANSWER_WITHIN_MS,
+    }).catch((error: Error & { code?: string }) => {
+      throw new Error(`${exchange} does not answer: ${error.code ?? error.message}`);
+    });
+  let answer = await ask();
+  for (let tries = 1; answer.statusCode === 429 && tries < MOST_TRIES; tries += 1) {
+    await answer.body.dump();
+    await pause(LIMIT_WINDOW_MS);
+    answer = await ask();
+  }
   const text = await answer.body.text();
   if (answer.statusCode === 400 || answer.statusCode === 404) return { url, body, volumes: null };
   if (answer.statusCode !== 200) throw new Error(`${exchange} answers ${answer.statusCode}: ${text.slice(0, 100)}`);
