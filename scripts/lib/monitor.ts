@@ -93,7 +93,7 @@ export class Monitor {
     if (coming !== undefined) return coming;
     const result = this.tail.then(() => {
       this.waiting.delete(depth);
-      return this.run(depth, askedBy);
+      return this.tried(depth, askedBy);
     });
     this.waiting.set(depth, result);
     this.tail = result.catch(() => null);
@@ -144,35 +144,41 @@ export class Monitor {
     for (const file of [this.events, this.results, this.undelivered]) file?.close();
   }
 
+  /** A round that fails says so in health and log. */
+  private async tried(depth: Depth, askedBy: ShownRound['asked_by']): Promise<ShownRound> {
+    try {
+      const shown = await this.run(depth, askedBy);
+      this.fault = null;
+      return shown;
+    } catch (error) {
+      this.fault = (error as Error).message.split('\n')[0]!;
+      this.options.log.error({ event: 'round_failed', type: depth, err: error });
+      throw error;
+    }
+  }
+
   private async run(depth: Depth, askedBy: ShownRound['asked_by']): Promise<ShownRound> {
     const { config, log, wallClock, clock } = this.options;
     const [began, steadily] = [wallClock(), clock()];
     const spanOf = (each: Depth): Span => ({ from: began - SPANS[each], to: began });
     // What a longer round found is ended only by one that looks as far back: of a quick round that is not asked for.
     const depthOf = (check: Check) => (depth === 'quick' ? depth : longest(depth, this.alerts.depthOf(check.name)));
-    let round: Round;
-    try {
-      round = await askAll({
-        config,
-        now: began,
-        clock,
-        span: spanOf(depth),
-        spanOf: (check) => spanOf(depthOf(check)),
-      });
-      this.fault = null;
-    } catch (error) {
-      this.fault = (error as Error).message.split('\n')[0]!;
-      log.error({ event: 'round_failed', type: depth, err: error });
-      throw error;
-    }
+    const round = await askAll({
+      config,
+      now: began,
+      clock,
+      span: spanOf(depth),
+      spanOf: (check) => spanOf(depthOf(check)),
+    });
     const judged = round.outcomes.map((outcome): Judged => ({ outcome, depth: depthOf(outcome.check) }));
     this.limits = readLimits(config.dataDir);
     const news = this.alerts.take(judged, this.limits, began);
     const shown = this.shown(round, depth, askedBy, Math.round(clock() - steadily), news);
     this.rounds.push(shown);
     this.rounds.splice(0, this.rounds.length - MOST_ROUNDS);
-    this.keep(shown, began);
+    // First of all: when the disk is full, that must be told, too.
     await this.tell(news);
+    this.keep(shown, began);
     this.last[depth] = began;
     // A deeper round answers the questions of a shorter one.
     for (const shorter of DEPTHS.slice(0, DEPTHS.indexOf(depth))) this.last[shorter] = began;
