@@ -27,13 +27,7 @@ describe('integrity.ts', () => {
     MARKETPRISM_EXCHANGES: 'binance_spot,binance_derivatives,okx_spot',
   });
   before(async () => {
-    await pipeline.choosePorts();
-    await pipeline.startBroker();
-    await pipeline.startDatabase();
-    await pipeline.startSimulator([]);
-    await pipeline.startStore();
-    await pipeline.startCollector();
-    await pipeline.startReplicate();
+    await pipeline.startAll();
     await waitFor('trades in cold', READY_MS, async () => (await count('marketprism_cold.trades')) > 2000);
     await pipeline.simulate({ action: 'stop' });
     await pipeline.drained();
@@ -389,7 +383,7 @@ describe('integrity.ts', () => {
       /^streams high ORDERBOOK_SNAP: discard is "new", max_age is \d+$/,
       /^streams medium ORDERBOOK_SNAP store_orderbook: 3 messages wait$/,
       /^processes medium clickhouse_embedded: \d+ MiB, limit 300$/,
-      /^dead letters high \S+2026-01-01\.ndjson: 1 lines cannot be read$/,
+      /^dead letters high \S+2026-01-01\.ndjson: 1 line that nobody can read$/,
     ])
       assert.equal(told.filter((line) => pattern.test(line)).length, 1, `${pattern} in\n${told.join('\n')}`);
     assert.equal(told.length, 9, told.join('\n'));

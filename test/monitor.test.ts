@@ -47,16 +47,10 @@ describe('monitor.ts', () => {
   let base = '';
 
   before(async () => {
-    await pipeline.choosePorts();
+    await pipeline.startAll();
     await new Promise<void>((done) => receiver.listen(0, '127.0.0.1', done));
     const port = await freePort();
     base = `http://127.0.0.1:${port}`;
-    await pipeline.startBroker();
-    await pipeline.startDatabase();
-    await pipeline.startSimulator([]);
-    await pipeline.startStore();
-    await pipeline.startCollector();
-    await pipeline.startReplicate();
     const cold = 'SELECT count(), uniqExact(exchange) FROM marketprism_cold.trades';
     await waitFor('trades in cold', READY_MS, async () => {
       const [[count, exchanges] = []] = await pipeline.query(cold);

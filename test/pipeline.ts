@@ -133,6 +133,17 @@ export class Pipeline {
     await waitFor(name, READY_MS, async () => (await this.health(name)) !== null);
   }
 
+  /** All parts, in their order. @param simulator its arguments */
+  async startAll(simulator: string[] = []): Promise<void> {
+    await this.choosePorts();
+    await this.startBroker();
+    await this.startDatabase();
+    await this.startSimulator(simulator);
+    await this.startStore();
+    await this.startCollector();
+    await this.startReplicate();
+  }
+
   async startReplicate(): Promise<void> {
     this.launch('replicate', scriptPlan('replicate', [], this.env, this.logDir));
     await waitFor('replicate', READY_MS, async () => (await this.health('replicate')) !== null);

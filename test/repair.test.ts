@@ -33,13 +33,7 @@ describe('repair.ts', () => {
   const pipeline = new Pipeline({ MARKETPRISM_GAP_AGE: '1s' });
   let clean: Record<string, string>;
   before(async () => {
-    await pipeline.choosePorts();
-    await pipeline.startBroker();
-    await pipeline.startDatabase();
-    await pipeline.startSimulator([]);
-    await pipeline.startStore();
-    await pipeline.startCollector();
-    await pipeline.startReplicate();
+    await pipeline.startAll();
     await waitFor('trades in cold', READY_MS, async () => (await count(COLD)) > 3000);
     await pipeline.simulate({ action: 'stop' });
     await pipeline.settled();
@@ -282,6 +276,34 @@ describe('repair.ts', () => {
     assert.equal((await repair(['--apply'])).code, 0);
     await replicated();
     assert.deepEqual(await contents(['trade']), trades);
+  });
+
+  test('takes rows out of a table whose parts are merged meanwhile', async () => {
+    const before = await contents(['trade']);
+    await strange(HOT, "0 AS price, 'zero' AS trade_id");
+    let isOver = false;
+    const merging = (async () => {
+      for (let i = 0; !isOver; i += 1) {
+        await run(
+          `INSERT INTO ${HOT} SELECT * REPLACE('MERGE-USDT' AS symbol, 'merge ${i}' AS trade_id) FROM ${HOT} WHERE ${BTC} LIMIT 1`,
+        );
+        await run(`OPTIMIZE TABLE ${HOT} FINAL`);
+      }
+    })();
+    const result = await repair([
+      '--apply',
+      '--only',
+      'impossible',
+      '--exchange',
+      'binance_spot',
+      '--symbol',
+      'BTC-USDT',
+    ]);
+    isOver = true;
+    await merging;
+    await run(`DELETE FROM ${HOT} WHERE symbol = 'MERGE-USDT'`);
+    assert.equal(result.code, 0, `${result.output}${result.errors}`);
+    assert.deepEqual(await contents(['trade']), before);
   });
 
   test('a wrong flag, too many rows, and a repair that never was are one clear line each', async () => {

@@ -7,7 +7,7 @@ import { z } from 'zod';
 import { type Finding, type Outcome, PARTS, type Part, SEVERITIES, type Severity } from './checks/check.ts';
 import { KINDS, type Kind } from './checks/kinds.ts';
 import type { Limits } from './checks/limits.ts';
-import { DEPTHS, type Depth } from './checks/round.ts';
+import { DEPTHS, type Depth, deeper } from './checks/round.ts';
 
 const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;
@@ -102,16 +102,18 @@ export class Alerts {
 
   /** Nobody could be reached: the next round tells it again. */
   untell(news: readonly News[]): void {
-    for (const { alert, before } of news) {
+    for (const { event, alert, before } of news) {
       const known = this.all.get(alert.fingerprint);
-      if (known) known.told = before;
+      if (known === undefined) continue;
+      known.told = before;
+      if (event === 'flapping') known.is_flapping = false;
     }
   }
 
   /** The longest time over which a standing alert of the check was found; what is to end it must look at as much. */
   depthOf(check: string): Depth {
-    const depths = this.standing.filter((alert) => alert.check === check).map(({ depth }) => DEPTHS.indexOf(depth));
-    return DEPTHS[Math.max(0, ...depths)]!;
+    const own = this.standing.filter((alert) => alert.check === check);
+    return own.reduce<Depth>((depth, alert) => deeper(depth, alert.depth), 'quick');
   }
 
   /** @param now wall clock, ms @returns what is new, the worst first */
@@ -126,6 +128,7 @@ export class Alerts {
   private takeCheck({ outcome, depth }: Judged, down: ReadonlySet<Part>, now: number): void {
     const { check, verdict, figure } = outcome;
     const isAnswered = verdict !== 'unchecked';
+    const lookedAt = check.isOfNow ? 'quick' : depth;
     const findings: Finding[] = isAnswered
       ? merged(outcome.findings)
       : [{ kind: 'unchecked', subject: check.name, what: figure, severity: 'high', evidence: check.question }];
@@ -140,7 +143,7 @@ export class Alerts {
         ...{ fingerprint, check: check.name, kind, subject, severity, what, evidence, fix: check.fix },
         ...{ state: 'standing', since: isStanding ? known.since : now, last_seen: now, over_at: null },
         times: isStanding ? known.times + 1 : 1,
-        depth: isStanding ? longer(known.depth, check.isOfNow ? 'quick' : depth) : check.isOfNow ? 'quick' : depth,
+        depth: isStanding ? deeper(known.depth, lookedAt) : lookedAt,
         // What is down itself follows from nothing here.
         muted_by: kind === 'down' ? null : (check.standsOn.find((part) => down.has(part)) ?? null),
         raises: isStanding ? known.raises : [...(known?.raises ?? []), now],
@@ -151,7 +154,7 @@ export class Alerts {
     for (const alert of this.standing) {
       if (alert.check !== check.name || found.has(alert.fingerprint)) continue;
       // An answer ends only that there was none; no answer ends nothing.
-      if (!isAnswered || (alert.kind !== 'unchecked' && longer(alert.depth, depth) !== depth)) continue;
+      if (!isAnswered || (alert.kind !== 'unchecked' && deeper(alert.depth, depth) !== depth)) continue;
       alert.state = 'over';
       alert.over_at = now;
     }
@@ -161,10 +164,6 @@ export class Alerts {
     const over = this.list.filter(({ state }) => state === 'over');
     for (const { fingerprint } of over.slice(MOST_OVER)) this.all.delete(fingerprint);
   }
-}
-
-function longer(one: Depth, other: Depth): Depth {
-  return DEPTHS.indexOf(one) > DEPTHS.indexOf(other) ? one : other;
 }
 
 function partsDown(round: readonly Judged[]): Set<Part> {

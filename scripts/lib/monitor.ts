@@ -10,7 +10,7 @@ import type { Check, Part } from './checks/check.ts';
 import { type Coverage, completenessOf } from './checks/coverage.ts';
 import { CHECKS } from './checks/index.ts';
 import { type Limits, readLimits, writeLimits } from './checks/limits.ts';
-import { askAll, DEPTHS, type Depth, flat, headOf, type Round, SPANS, type Span } from './checks/round.ts';
+import { askAll, DEPTHS, type Depth, deeper, flat, headOf, type Round, SPANS, type Span } from './checks/round.ts';
 import { OperatorError } from './cli.ts';
 import type { Config } from './config.ts';
 import { readJson, writeJsonAtomic } from './files.ts';
@@ -162,7 +162,7 @@ export class Monitor {
     const [began, steadily] = [wallClock(), clock()];
     const spanOf = (each: Depth): Span => ({ from: began - SPANS[each], to: began });
     // What a longer round found is ended only by one that looks as far back: of a quick round that is not asked for.
-    const depthOf = (check: Check) => (depth === 'quick' ? depth : longest(depth, this.alerts.depthOf(check.name)));
+    const depthOf = (check: Check) => (depth === 'quick' ? depth : deeper(depth, this.alerts.depthOf(check.name)));
     const round = await askAll({
       config,
       now: began,
@@ -270,10 +270,6 @@ export class Monitor {
   private save(): void {
     writeJsonAtomic(this.statePath, { alerts: this.alerts.list, last: this.last });
   }
-}
-
-function longest(one: Depth, other: Depth): Depth {
-  return DEPTHS[Math.max(DEPTHS.indexOf(one), DEPTHS.indexOf(other))]!;
 }
 
 function mutedBy(news: readonly News[]): Map<Part, number> {

@@ -97,10 +97,8 @@ class Unavailable extends Error {}
 
 type Body = (message: Message) => object;
 
-/** A receiver that answers 200 and says in the body whether it took the message. */
-interface Answer {
-  schema: z.ZodType<{ code: number; reason: string }>;
-}
+/** Of a receiver that answers 200 and says in the body whether it took the message. */
+type Answer = z.ZodType<{ code: number; reason: string }>;
 
 function hook(name: string, urlOf: () => string, body: Body, answer?: Answer): Notifier {
   return {
@@ -119,7 +117,7 @@ function hook(name: string, urlOf: () => string, body: Body, answer?: Answer): N
       if (status === 429 || status >= 500) throw new Unavailable(`HTTP ${status}`);
       if (status < 200 || status >= 300) throw new Refused(`HTTP ${status}`);
       if (answer === undefined) return;
-      const said = answer.schema.safeParse(parsed(text));
+      const said = answer.safeParse(parsed(text));
       if (!said.success) throw new Refused(`HTTP ${status} with an answer that is none of ${name}`);
       if (said.data.code !== 0) throw new Refused(`${said.data.code}: ${said.data.reason}`);
     },
@@ -139,12 +137,10 @@ const jsonBody =
   ({ title, text, severity, news }) => ({ source: 'marketprism', place, title, text, severity, events: news });
 
 /** Lark says `code`, older hooks of it `StatusCode`. */
-const LARK_ANSWER: Answer = {
-  schema: z
-    .object({ code: z.number().optional(), StatusCode: z.number().optional(), msg: z.string().default('') })
-    .refine(({ code, StatusCode }) => (code ?? StatusCode) !== undefined)
-    .transform(({ code, StatusCode, msg }) => ({ code: code ?? StatusCode ?? 0, reason: msg })),
-};
+const LARK_ANSWER: Answer = z
+  .object({ code: z.number().optional(), StatusCode: z.number().optional(), msg: z.string().default('') })
+  .refine(({ code, StatusCode }) => (code ?? StatusCode) !== undefined)
+  .transform(({ code, StatusCode, msg }) => ({ code: code ?? StatusCode ?? 0, reason: msg }));
 
 /** Text message of a custom bot; signed, when it has a secret: HMAC-SHA256 of nothing under `seconds\nsecret`. */
 function larkBody(secret: string | undefined, clock: () => number): Body {
@@ -156,11 +152,9 @@ function larkBody(secret: string | undefined, clock: () => number): Body {
   };
 }
 
-const DINGTALK_ANSWER: Answer = {
-  schema: z
-    .object({ errcode: z.number(), errmsg: z.string().default('') })
-    .transform(({ errcode, errmsg }) => ({ code: errcode, reason: errmsg })),
-};
+const DINGTALK_ANSWER: Answer = z
+  .object({ errcode: z.number(), errmsg: z.string().default('') })
+  .transform(({ errcode, errmsg }) => ({ code: errcode, reason: errmsg }));
 
 const dingtalkBody: Body = ({ title, text }) => ({ msgtype: 'text', text: { content: `${title}\n${text}` } });
 

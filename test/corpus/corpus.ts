@@ -82,13 +82,7 @@ class Stage {
 
   async start(): Promise<void> {
     const { pipeline } = this;
-    await pipeline.choosePorts();
-    await pipeline.startBroker();
-    await pipeline.startDatabase();
-    await pipeline.startSimulator([]);
-    await pipeline.startStore();
-    await pipeline.startCollector();
-    await pipeline.startReplicate();
+    await pipeline.startAll();
     await waitFor('two thousand trades of a stream in cold', 10 * MINUTE_MS, async () => {
       const query = `SELECT count() FROM ${COLD}.trades WHERE ${BTC}`;
       return Number((await pipeline.query(query))[0]![0]) > 2000;

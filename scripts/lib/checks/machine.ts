@@ -12,6 +12,7 @@ import { DATA_TYPES, TABLES } from '../rows.ts';
 import { type Tier, tableSql } from '../schema.ts';
 import { durableName, streamDefinitions } from '../streams.ts';
 import { type Check, type Finding, PARTS, type Part, type Severity } from './check.ts';
+import { plural } from './rows.ts';
 
 const ANSWER_WITHIN_MS = 5000;
 /** Messages that were delivered before and are without an answer still; at a restart of the store there are some for a moment. */
@@ -236,9 +237,15 @@ export const deadLetters: Check = {
       for await (const { bytes } of linesOf(path)) typeof readLetter(bytes) === 'string' ? (bad += 1) : (good += 1);
       letters += good;
       const letter = { subject: path, evidence: `npx tsx scripts/deadletter.ts explain ${path}` };
-      if (good > 0) findings.push({ ...letter, kind: 'waiting_rows', what: `${good} rows wait`, severity: 'medium' });
+      if (good > 0)
+        findings.push({ ...letter, kind: 'waiting_rows', what: `${plural(good, 'row')} waiting`, severity: 'medium' });
       if (bad > 0)
-        findings.push({ ...letter, kind: 'bad_lines', what: `${bad} lines cannot be read`, severity: 'high' });
+        findings.push({
+          ...letter,
+          kind: 'bad_lines',
+          what: `${plural(bad, 'line')} that nobody can read`,
+          severity: 'high',
+        });
     }
     for (const { directory, name } of badFiles(dataDir)) {
       const path = join(directory, name);

@@ -14,6 +14,11 @@ export type Depth = keyof typeof SPANS;
 /** From the shortest to the longest. */
 export const DEPTHS = ['quick', 'full', 'deep'] as const satisfies Depth[];
 
+/** The one that looks at more time. */
+export function deeper(one: Depth, other: Depth): Depth {
+  return DEPTHS.indexOf(one) > DEPTHS.indexOf(other) ? one : other;
+}
+
 export interface Span {
   /** ms since the epoch. */
   from: number;

@@ -56,7 +56,7 @@ async function judge(state: SeriesState, context: Context, findings: Finding[]):
     if (lines.bad.length > 0)
       add(
         'bad_lines',
-        `${plural(lines.bad.length, 'line')} that are no records: ${lines.bad.slice(0, 3).join(', ')}`,
+        `${plural(lines.bad.length, 'line')} without a record: ${lines.bad.slice(0, 3).join(', ')}`,
         'medium',
         path,
       );

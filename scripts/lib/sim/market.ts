@@ -5,6 +5,7 @@
  * same market, however often `advance` is called, because every event has its own due time. A venue turns the events into
  * its frames.
  */
+import { type Candle, candlesOf } from './candles.ts';
 
 /** Levels are kept within this many grid steps of their side's best: with FILL_SHARE, about 1,500 levels a side. */
 const WINDOW = 2000;
@@ -74,22 +75,6 @@ export interface Aggregate {
 }
 
 /** The levels that changed since the depth update before; the quantity is the one now, 0 = gone. */
-/** The trades of one span of time; prices are indexes of the grid, quantities its units. */
-export interface Candle {
-  /** ms. */
-  start: number;
-  open: number;
-  high: number;
-  low: number;
-  close: number;
-  quantity: number;
-  /** Sum of index × units. */
-  worth: number;
-  /** Sum of units ÷ price: what they are in coins where the units are money. */
-  perPrice: number;
-  trades: number;
-}
-
 export interface Diff {
   readonly first: number;
   readonly last: number;
@@ -396,31 +381,12 @@ export class Market {
     return found;
   }
 
-  /**
-   * Candles of the trades that are kept, oldest first, those without any trade left out, as is one whose first trades may be gone.
-   * @param timeOf the time that counts, ms
-   */
+  /** Candles of the trades that are kept; see `candlesOf`. @param timeOf the time that counts, ms */
   candles(width: number, from: number, to: number, timeOf = (trade: Trade) => trade.time): Candle[] {
     const kept = this.tradesFrom(0, Number.POSITIVE_INFINITY);
-    const candles = new Map<number, Candle>();
-    for (const trade of kept) {
-      const start = Math.floor(timeOf(trade) / width) * width;
-      const { price, quantity } = trade;
-      const candle = candles.get(start) ?? {
-        ...{ start, open: price, high: price, low: price, close: price },
-        ...{ quantity: 0, worth: 0, perPrice: 0, trades: 0 },
-      };
-      candles.set(start, {
-        ...candle,
-        ...{ high: Math.max(candle.high, price), low: Math.min(candle.low, price), close: price },
-        quantity: candle.quantity + quantity,
-        worth: candle.worth + price * quantity,
-        perPrice: candle.perPrice + quantity / Number(this.priceText(price)),
-        trades: candle.trades + 1,
-      });
-    }
-    const isCut = kept.length >= this.options.history;
-    return [...candles.values()].slice(isCut ? 1 : 0).filter(({ start }) => start + width > from && start <= to);
+    const priceOf = (index: number) => Number(this.priceText(index));
+    const all = candlesOf(kept, { width, timeOf, priceOf, isCut: kept.length >= this.options.history });
+    return all.filter(({ start }) => start + width > from && start <= to);
   }
 
   private skip(ms: number): void {
