@@ -200,7 +200,7 @@ describe('the check of series', () => {
     await written();
     appendFileSync(file(), `{"slot":${T0 + 3 * MINUTE},"n":3}\nnonsense\n{"slot":`);
     assert.deepEqual((await ask()).told, [
-      'bad_lines medium: 2 lines that are no records: 12, 13',
+      'bad_lines medium: 2 lines without a record: 12, 13',
       'torn medium: its last line has no end',
       'double_slots medium: 1 slot written more than once',
     ]);
