@@ -17,7 +17,7 @@ Exit code: 0 when nothing was missed, nothing was wrong, all was mended, and the
 import { spawn } from 'node:child_process';
 import { appendFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Finding } from '../../scripts/lib/checks/check.ts';
+import { type Finding, severityOfCompleteness } from '../../scripts/lib/checks/check.ts';
 import type { Kind } from '../../scripts/lib/checks/kinds.ts';
 import { duration, flags, runAsScript, UsageError } from '../../scripts/lib/cli.ts';
 import { freePort } from '../../scripts/lib/free_port.ts';
@@ -45,8 +45,8 @@ interface Expected {
   check: string;
   kind: Kind;
   subject: RegExp;
-  /** One of them; completeness decides between several. */
-  severity: Finding['severity'][];
+  /** Absent: as the completeness that the finding tells has it. */
+  severity?: Finding['severity'];
   /** It may be found, too, as it follows from the defect; whether it does depends on what else is there. */
   isOptional?: boolean;
 }
@@ -167,14 +167,12 @@ class Stage {
   }
 }
 
-const low = ['low', 'medium', 'high', 'critical'] as Finding['severity'][];
 const missingInCold = (subject: RegExp): Expected => ({
-  ...{ check: 'hot against cold', kind: 'missing_in_cold', subject, severity: low },
+  ...{ check: 'hot against cold', kind: 'missing_in_cold', subject },
 });
 
-const otherVolume = (subject: RegExp): Expected => ({
-  ...{ check: 'candles', kind: 'other_volume', subject, severity: ['medium', 'high'] },
-});
+/** As much as half of it off is another unit, or as bad. */
+const otherVolume = (subject: RegExp): Expected => ({ check: 'candles', kind: 'other_volume', subject });
 
 export const DEFECTS: Defect[] = [
   {
@@ -183,18 +181,16 @@ export const DEFECTS: Defect[] = [
     seed: async (stage) =>
       stage.run(`DELETE FROM ${HOT}.trades WHERE ${BTC} AND trade_id IN (${await stage.oldTrades(500)})`),
     expected: [
-      { check: 'continuity', kind: 'undeclared', subject: /^trade binance_spot spot BTC-USDT$/, severity: low },
+      { check: 'continuity', kind: 'undeclared', subject: /^trade binance_spot spot BTC-USDT$/ },
       {
         check: 'hot against cold',
         kind: 'missing_in_hot',
         subject: /^trade binance_spot spot BTC-USDT$/,
-        severity: low,
       },
       {
         check: 'completeness',
         kind: 'incomplete',
         subject: /^trade binance_spot spot$/,
-        severity: low,
         isOptional: true,
       },
       { ...otherVolume(/^trade binance_spot spot BTC-USDT$/), isOptional: true },
@@ -221,7 +217,7 @@ export const DEFECTS: Defect[] = [
         check: 'duplicates',
         kind: 'doubled_in_hot',
         subject: /^trade binance_spot spot BTC-USDT$/,
-        severity: ['high'],
+        severity: 'high',
       },
       missingInCold(/^trade binance_spot spot BTC-USDT$/),
     ],
@@ -236,7 +232,7 @@ export const DEFECTS: Defect[] = [
         'best_ask_price AS best_bid_price, best_bid_price AS best_ask_price, 7 AS last_update_id',
       ),
     expected: [
-      { check: 'values', kind: 'crossed_book', subject: /^orderbook binance_spot spot BTC-USDT$/, severity: ['high'] },
+      { check: 'values', kind: 'crossed_book', subject: /^orderbook binance_spot spot BTC-USDT$/, severity: 'high' },
       { ...missingInCold(/^orderbook binance_spot spot BTC-USDT$/), isOptional: true },
     ],
     repair: (stage) => stage.repair('--only', 'impossible'),
@@ -246,8 +242,8 @@ export const DEFECTS: Defect[] = [
     what: 'a trade at a price of zero',
     seed: (stage) => stage.strange(`${HOT}.trades`, "0 AS price, 'zero' AS trade_id"),
     expected: [
-      { check: 'values', kind: 'zero_price', subject: /^trade binance_spot spot BTC-USDT$/, severity: ['high'] },
-      { check: 'values', kind: 'far_price', subject: /^trade binance_spot spot BTC-USDT$/, severity: ['medium'] },
+      { check: 'values', kind: 'zero_price', subject: /^trade binance_spot spot BTC-USDT$/, severity: 'high' },
+      { check: 'values', kind: 'far_price', subject: /^trade binance_spot spot BTC-USDT$/, severity: 'medium' },
       { ...missingInCold(/^trade binance_spot spot BTC-USDT$/), isOptional: true },
     ],
     repair: (stage) => stage.repair('--only', 'impossible'),
@@ -257,7 +253,7 @@ export const DEFECTS: Defect[] = [
     what: 'a trade whose time is two hours ahead',
     seed: (stage) => stage.strange(`${HOT}.trades`, "timestamp + INTERVAL 2 HOUR AS timestamp, 'future' AS trade_id"),
     expected: [
-      { check: 'values', kind: 'future_time', subject: /^trade binance_spot spot BTC-USDT$/, severity: ['high'] },
+      { check: 'values', kind: 'future_time', subject: /^trade binance_spot spot BTC-USDT$/, severity: 'high' },
     ],
     repair: (stage) =>
       stage.repair(
@@ -277,12 +273,12 @@ export const DEFECTS: Defect[] = [
         `ALTER TABLE ${HOT}.lsr_all_accounts UPDATE long_short_ratio = 0 WHERE symbol = 'BTC-USDT' SETTINGS mutations_sync = 2`,
       ),
     expected: [
-      { check: 'values', kind: 'zero_column', subject: /^lsr_all_account \w+ perpetual BTC-USDT$/, severity: ['high'] },
+      { check: 'values', kind: 'zero_column', subject: /^lsr_all_account \w+ perpetual BTC-USDT$/, severity: 'high' },
       {
         check: 'hot against cold',
         kind: 'other_values',
         subject: /^lsr_all_account \w+ perpetual BTC-USDT$/,
-        severity: ['high'],
+        severity: 'high',
       },
     ],
     repair: (stage) => stage.repair('--only', 'different'),
@@ -294,7 +290,7 @@ export const DEFECTS: Defect[] = [
     expected: [
       {
         ...{ check: 'hot against cold', kind: 'other_values' },
-        ...{ subject: /^trade okx_derivatives perpetual ETH-USDT$/, severity: ['high'] },
+        ...{ subject: /^trade okx_derivatives perpetual ETH-USDT$/, severity: 'high' },
       },
       otherVolume(/^trade okx_derivatives perpetual ETH-USDT$/),
     ],
@@ -315,7 +311,7 @@ export const DEFECTS: Defect[] = [
     name: 'stopped_replicate',
     what: 'replicate.ts stopped',
     seed: (stage) => stage.pipeline.stop('replicate'),
-    expected: [{ check: 'services', kind: 'down', subject: /^replicate$/, severity: ['critical'] }],
+    expected: [{ check: 'services', kind: 'down', subject: /^replicate$/, severity: 'critical' }],
     repair: (stage) => stage.pipeline.startReplicate(),
   },
   {
@@ -326,7 +322,7 @@ export const DEFECTS: Defect[] = [
       mkdirSync(directory, { recursive: true });
       writeFileSync(join(directory, '2026-01-01.ndjson'), '{"at":"2026-01-01T00:00:00.000Z","reas\n');
     },
-    expected: [{ check: 'dead letters', kind: 'bad_lines', subject: /2026-01-01\.ndjson$/, severity: ['high'] }],
+    expected: [{ check: 'dead letters', kind: 'bad_lines', subject: /2026-01-01\.ndjson$/, severity: 'high' }],
     repair: (stage) => stage.repair('--only', 'dead-letters'),
   },
   {
@@ -337,8 +333,8 @@ export const DEFECTS: Defect[] = [
       appendFileSync(stage.seriesFile, '{"slot":17');
     },
     expected: [
-      { check: 'series', kind: 'torn', subject: /^corpus$/, severity: ['medium'] },
-      { check: 'series', kind: 'bad_lines', subject: /^corpus$/, severity: ['medium'] },
+      { check: 'series', kind: 'torn', subject: /^corpus$/, severity: 'medium' },
+      { check: 'series', kind: 'bad_lines', subject: /^corpus$/, severity: 'medium' },
     ],
     // Its writer puts it aside at its start.
     repair: (stage) => stage.writeSeries(),
@@ -352,7 +348,7 @@ export const DEFECTS: Defect[] = [
       lines.splice(-4, 1);
       writeFileSync(stage.seriesFile, `${lines.join('\n')}\n`);
     },
-    expected: [{ check: 'series', kind: 'missing_slots', subject: /^corpus$/, severity: ['medium', 'low', 'high'] }],
+    expected: [{ check: 'series', kind: 'missing_slots', subject: /^corpus$/, severity: 'medium' }],
     // Its writer computes it at its next turn.
     repair: (stage) => stage.writeSeries(),
   },
@@ -373,22 +369,22 @@ export const DEFECTS: Defect[] = [
       await pause(SILENT_MS - SILENT_ENOUGH_MS);
     },
     expected: [
-      { check: 'freshness', kind: 'silent', subject: /^trade binance_spot spot (BTC|ETH)-USDT$/, severity: ['high'] },
+      { check: 'freshness', kind: 'silent', subject: /^trade binance_spot spot (BTC|ETH)-USDT$/, severity: 'high' },
       {
         check: 'freshness',
         kind: 'silent',
         subject: /^orderbook binance_spot spot (BTC|ETH)-USDT$/,
-        severity: ['high'],
+        severity: 'high',
       },
       {
         check: 'freshness',
         kind: 'silent',
         subject: /^orderbook_update binance_spot spot (BTC|ETH)-USDT$/,
-        severity: ['high'],
+        severity: 'high',
       },
       // It trades on, and its candles say so.
       otherVolume(/^trade binance_spot spot (BTC|ETH)-USDT$/),
-      { check: 'services', kind: 'unwell', subject: /^collector$/, severity: ['low', 'high'] },
+      { check: 'services', kind: 'unwell', subject: /^collector$/, severity: 'high' },
     ],
     // The venue speaks again by itself, and what it traded meanwhile is fetched from its history.
     repair: () => pause(SILENT_ENOUGH_MS),
@@ -411,15 +407,32 @@ async function isClean(stage: Stage): Promise<boolean> {
 
 const line = ({ check, severity, kind, subject, what }: Told) => `${check} ${severity} ${kind} ${subject}: ${what}`;
 
+/** How bad a finding is by the figures that it tells; null where it tells none. */
+function severityTold(what: string): Finding['severity'] | null {
+  const lacking = /lacks (\d+) of (\d+) rows/.exec(what);
+  if (lacking) return severityOfCompleteness(100 - (100 * Number(lacking[1])) / Number(lacking[2]));
+  const percent = /^(\d+\.\d) %:/.exec(what);
+  if (percent) return severityOfCompleteness(Number(percent[1]));
+  const volumes = /^(\S+) traded by our rows, (\S+) by the venue/.exec(what);
+  if (volumes) return Math.abs(Number(volumes[1]) / Number(volumes[2]) - 1) > 0.5 ? 'high' : 'medium';
+  return null;
+}
+
+/** @param found all of the same round: a hole does not tell how much there is beside it, what cold has more of the same stream does */
+export function fits(told: Told, { check, kind, subject, severity }: Expected, found: readonly Told[]): boolean {
+  if (told.check !== check || told.kind !== kind || !subject.test(told.subject)) return false;
+  const beside = found.find((each) => each.kind === 'missing_in_hot' && each.subject === told.subject);
+  const figures = kind === 'undeclared' ? (beside?.what ?? '') : told.what;
+  return told.severity === (severity ?? severityTold(figures));
+}
+
 async function judge(stage: Stage, defect: Defect): Promise<Figures> {
   await defect.seed(stage);
   const begun = performance.now();
   const found = await stage.findings();
   const seconds = (performance.now() - begun) / 1000;
-  const fits = (told: Told, { check, kind, subject, severity }: Expected) =>
-    told.check === check && told.kind === kind && subject.test(told.subject) && severity.includes(told.severity);
-  const wrong = found.filter((told) => !defect.expected.some((each) => fits(told, each)));
-  const missed = defect.expected.filter((each) => !each.isOptional && !found.some((told) => fits(told, each)));
+  const wrong = found.filter((told) => !defect.expected.some((each) => fits(told, each, found)));
+  const missed = defect.expected.filter((each) => !each.isOptional && !found.some((told) => fits(told, each, found)));
   for (const told of found) process.stdout.write(`  ${wrong.includes(told) ? 'WRONG ' : ''}${line(told)}\n`);
   for (const { check, kind, subject } of missed) process.stdout.write(`  MISSED ${check} ${kind} ${subject}\n`);
   await defect.repair(stage);
