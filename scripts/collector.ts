@@ -22,11 +22,12 @@ import { flags, runAsScript } from './lib/cli.ts';
 import { type CollectorMeters, createMeters, registerGauges } from './lib/collector_metrics.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { Delivery, type OutboxHealth } from './lib/delivery.ts';
-import type { Instrument, TradeMark } from './lib/exchange.ts';
-import { ExchangeRunner } from './lib/exchange_runner.ts';
+import type { Instrument, Mark, UnnumberedType } from './lib/exchange.ts';
+import { ExchangeRunner, type RowSink } from './lib/exchange_runner.ts';
 import { writeJsonAtomic } from './lib/files.ts';
+import { answerOthers, isFollowed } from './lib/followers.ts';
 import { GapFiller } from './lib/gap_filler.ts';
-import { connectWithStreams, publishedByOthers, storedMessage } from './lib/jetstream.ts';
+import { connectWithStreams, storedMessage } from './lib/jetstream.ts';
 import { takeLock } from './lib/lock.ts';
 import { createLogger, type Logger } from './lib/log.ts';
 import { pause } from './lib/pause.ts';
@@ -39,8 +40,8 @@ const DRAIN_LIMIT_MS = 6000;
 /** How often it is looked whether sockets may be read again, if nothing else tells. */
 const BALANCE_MS = 250;
 const ONCE_LIMIT_MS = 60_000;
-/** The venue's clock and the broker's may differ by so much. */
-const CLOCKS_APART_MS = 60_000;
+/** At a start the broker is there by then, or away. */
+const BROKER_WITHIN_MS = 1000;
 /** Between questions to a broker that does not answer. */
 const ASK_AGAIN_MS = 500;
 
@@ -66,15 +67,18 @@ class Collector {
   ) {
     this.batcher = new Batcher((message) => delivery.push(message));
     this.timer = setInterval(() => this.balance(), BALANCE_MS);
-    const sink = {
+    const sink: RowSink = {
       batcher: this.batcher,
       rowsWait: () => this.rowsWait(),
-      lastTrades: (instrument: Instrument) => this.lastTrades(instrument),
-      toldByOthers: (instrument: Instrument, trades: TradeMark[]) => this.toldByOthers(instrument, trades),
+      lastRows: (type, instrument) => this.lastRows(type, instrument),
+      isFollowedByOthers: (type, instrument, after) => this.isFollowedByOthers(type, instrument, after),
     };
     this.runners = config.exchanges.map((name) => new ExchangeRunner(exchangeModule(name), config, sink, meters, log));
     this.filler = new GapFiller({ runners: this.runners, sink, log });
-    void nats.then((connection) => this.filler.start(connection));
+    void nats.then((connection) => {
+      this.filler.start(connection);
+      answerOthers(connection, (type, instrument) => this.unbrokenSince(type, instrument));
+    });
   }
 
   /** Rows were added: they leave together after the linger. */
@@ -113,44 +117,43 @@ class Collector {
   }
 
   /**
-   * The trades in the last message of an instrument, oldest first: this collector's own from its disk, else the broker's. For that it waits for
+   * The rows in the last message of an instrument, oldest first: this collector's own from its disk, else the broker's. For that it waits for
    * the broker, and for what an earlier run left in the outbox: not to know them would be a gap that nobody is told of.
    */
-  private async lastTrades({ exchange, market_type, symbol }: Instrument): Promise<TradeMark[]> {
-    const subject = subjectOf({ type: 'trade', exchange, market_type, symbol });
+  private async lastRows(type: UnnumberedType, { exchange, market_type, symbol }: Instrument): Promise<Mark[]> {
+    const subject = subjectOf({ type, exchange, market_type, symbol });
     const own = await this.delivery.lastOfEarlierRun(subject).catch((error: unknown) => {
-      this.log.warn({ event: 'own_trades_unread', subject, err: error });
+      this.log.warn({ event: 'own_rows_unread', subject, err: error });
       return null;
     });
-    if (own !== null) return tradeMarks(own);
+    if (own !== null) return marksOf(own);
     const nats = await this.nats;
     for (;;) {
       try {
         while (this.delivery.isSpilling) await pause(ASK_AGAIN_MS);
-        const message = await storedMessage(await nats.jetstreamManager(), streamOf('trade').name, subject);
-        return message === null ? [] : tradeMarks(message.data);
+        const message = await storedMessage(await nats.jetstreamManager(), streamOf(type).name, subject);
+        return message === null ? [] : marksOf(message.data);
       } catch (error) {
-        this.log.warn({ event: 'last_trades_unknown', subject, err: error, wait_ms: ASK_AGAIN_MS });
+        this.log.warn({ event: 'last_rows_unknown', subject, err: error, wait_ms: ASK_AGAIN_MS });
         await pause(ASK_AGAIN_MS);
       }
     }
   }
 
-  /** Whether another collector has published one of these trades: it did so when they happened. */
-  private async toldByOthers({ exchange, market_type, symbol }: Instrument, trades: TradeMark[]): Promise<boolean> {
-    const subject = subjectOf({ type: 'trade', exchange, market_type, symbol });
-    const ids = new Set(trades.map(({ id }) => id));
-    const sinceMs = Math.min(Date.now(), ...trades.map(({ time }) => time)) - CLOCKS_APART_MS;
-    const isOne = (row: string) => ids.has((JSON.parse(row) as { trade_id: string }).trade_id);
-    const nats = await this.nats;
-    for (;;) {
-      try {
-        return await publishedByOthers(nats, streamOf('trade').name, subject, { boot: this.boot, sinceMs, isOne });
-      } catch (error) {
-        this.log.warn({ event: 'others_unknown', subject, err: error, wait_ms: ASK_AGAIN_MS });
-        await pause(ASK_AGAIN_MS);
-      }
+  private async isFollowedByOthers(type: UnnumberedType, instrument: Instrument, after: Mark): Promise<boolean> {
+    try {
+      // Where nobody can be asked, what may be missing is declared.
+      const nats = await Promise.race([this.nats, pause(BROKER_WITHIN_MS).then(() => null)]);
+      return nats !== null && (await isFollowed(nats, type, instrument, after.time));
+    } catch (error) {
+      this.log.warn({ event: 'others_unknown', type, symbol: instrument.symbol, err: error });
+      return false;
     }
+  }
+
+  private unbrokenSince(type: UnnumberedType, instrument: Instrument): number | null {
+    const runner = this.runners.find(({ module }) => module.exchange === instrument.exchange);
+    return runner?.unbrokenSince(type, instrument) ?? null;
   }
 
   /** What this run accepted, for the ledger of `npm start`. */
@@ -233,11 +236,19 @@ function outboxCheck(outboxes: OutboxHealth[], isPaused: boolean): Check {
   };
 }
 
-function tradeMarks(message: Uint8Array): TradeMark[] {
+function marksOf(message: Uint8Array): Mark[] {
   const rows = Buffer.from(message).toString().split('\n');
   const marks = rows.map((row) => {
-    const { trade_id: id, timestamp: time } = JSON.parse(row) as { trade_id: string; timestamp: number };
-    return { id, time };
+    const {
+      trade_id,
+      last_update_id,
+      timestamp: time,
+    } = JSON.parse(row) as {
+      trade_id?: string;
+      last_update_id?: number;
+      timestamp: number;
+    };
+    return { id: trade_id ?? String(last_update_id), time };
   });
   return marks.sort((one, other) => one.time - other.time);
 }

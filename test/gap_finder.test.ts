@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { insertLines } from '../scripts/lib/clickhouse.ts';
-import type { ReadingSeries } from '../scripts/lib/exchange.ts';
+import type { Mark, ReadingSeries } from '../scripts/lib/exchange.ts';
 import { findBrokenChains } from '../scripts/lib/gap_chains.ts';
 import {
   countWithin,
@@ -13,14 +13,7 @@ import {
   TRADES,
   WHOLE_BOOKS,
 } from '../scripts/lib/gap_finder.ts';
-import {
-  type FinderOptions,
-  type GapStream,
-  keyOf,
-  liquidationsBeside,
-  type Mark,
-  openGaps,
-} from '../scripts/lib/gap_rows.ts';
+import { type FinderOptions, type GapStream, keyOf, liquidationsBeside, openGaps } from '../scripts/lib/gap_rows.ts';
 import { encodeRow, type GapRow, type OrderbookUpdateRow, type TradeRow } from '../scripts/lib/rows.ts';
 import { ensureTier } from '../scripts/lib/schema.ts';
 import { sampleTrade } from './fixtures.ts';

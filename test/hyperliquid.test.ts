@@ -449,7 +449,10 @@ test('a lost connection drops nothing, for each book is whole by itself', () => 
   feed.disconnected(hyperliquid.connections([btc])[0]!.channels, out);
   frame(book({ time: TIME + 5000 }));
   assert.equal(of('orderbook').length, 2);
-  assert.deepEqual(events, []);
+  assert.deepEqual(
+    events.filter(({ kind }) => kind === 'resync'),
+    [],
+  );
   assert.deepEqual(feed.requests(), []);
 });
 
@@ -607,7 +610,8 @@ test('frames of 2026: a context without a time, a candle, a grant with defaults 
   ]);
 });
 
-const CHANNELS = hyperliquid.connections([hyperliquid.instrument('BTC-USDT', 'perpetual')])[0]!.channels;
+const PERPETUAL = hyperliquid.instrument('BTC-USDT', 'perpetual');
+const CHANNELS = hyperliquid.connections([PERPETUAL])[0]!.channels;
 const numbered = (...ids: number[]) => trades(...ids.map((tid) => ({ ...TRADE, tid, time: TIME + tid })));
 
 test('after a lost connection, a first message that reaches back to a known trade tells that none is missing', () => {
@@ -632,12 +636,85 @@ test('one that does not reach back is told, with the trades on both sides; once'
 });
 
 test('trades of before the start are remembered; without any, a first message tells nothing', () => {
-  const { feed, frame, told } = harness();
+  const { feed, frame, told, out } = harness();
+  feed.disconnected(CHANNELS, out);
+  assert.deepEqual(told('interrupted'), [], 'nothing is known that another one could go on from');
   frame(numbered(40));
   assert.deepEqual(told('unprovable'), []);
   const later = harness();
-  later.feed.remember!(hyperliquid.instrument('BTC-USDT', 'perpetual'), [{ id: '3', time: TIME + 3 }]);
+  later.feed.remember!('trade', PERPETUAL, [{ id: '3', time: TIME + 3 }], later.out);
+  assert.deepEqual(
+    later.told('interrupted').map(({ type, after }) => [type, after.id]),
+    [['trade', '3']],
+  );
   later.frame(numbered(40, 41));
   assert.equal(later.told('unprovable').length, 1);
-  assert.ok(feed.remember);
+});
+
+/** Books at these ms after the first; 'lost' loses the connection. */
+function books(...steps: (number | 'lost')[]) {
+  const run = harness();
+  const since = () => {
+    const time = run.feed.unbrokenSince!('orderbook_update', PERPETUAL);
+    return time === null ? null : time - TIME;
+  };
+  for (const step of steps) {
+    if (step === 'lost') run.feed.disconnected(CHANNELS, run.out);
+    else run.frame(book({ time: TIME + step }));
+  }
+  const missed = run
+    .told('unprovable')
+    .map(({ type, after, before }) => [type, after.time - TIME, before.time - TIME] as const);
+  return { missed, since: since(), run };
+}
+
+test('a book of a new connection in less than a turn after one that came in its turn hides none', () => {
+  const { missed, since } = books(0, 5000, 'lost', 9400, 10_000);
+  assert.deepEqual(missed, []);
+  assert.equal(since, 0);
+});
+
+test('a book of a new connection after a turn or more may hide one', () => {
+  assert.deepEqual(books(0, 5000, 'lost', 11_800).missed, [['orderbook_update', 5000, 11_800]]);
+  assert.deepEqual(books(0, 5000, 'lost', 9700).missed, [['orderbook_update', 5000, 9700]], 'turns are not on the dot');
+  assert.equal(books(0, 5000, 'lost', 11_800, 15_000).since, 11_800);
+});
+
+test('after a connection that told its first book only, nobody knows when the next one was due', () => {
+  assert.deepEqual(books(0, 5000, 'lost', 6000, 'lost', 7000).missed, [['orderbook_update', 6000, 7000]]);
+  assert.deepEqual(books(0, 5000, 'lost', 6000, 10_000, 'lost', 11_000).missed, []);
+});
+
+test('the same book again, or an older one, tells of no loss', () => {
+  assert.deepEqual(books(0, 5000, 'lost', 5000, 10_000).missed, []);
+  const { missed, since, run } = books(0, 5000, 'lost', 0);
+  assert.deepEqual([missed, since], [[], null], 'it is still not known what was missed');
+  run.frame(book({ time: TIME + 20_000 }));
+  assert.equal(run.told('unprovable').length, 1);
+});
+
+test('of a book of before the start nobody knows whether it came in its turn', () => {
+  const { feed, frame, told, out } = harness();
+  feed.remember!('orderbook_update', PERPETUAL, [{ id: String(TIME), time: TIME }], out);
+  assert.equal(feed.unbrokenSince!('orderbook_update', PERPETUAL), null);
+  frame(book({ time: TIME + 800 }));
+  assert.deepEqual(
+    told('unprovable').map(({ type, after, before }) => [type, after.id, before.id]),
+    [['orderbook_update', String(TIME), String(TIME + 800)]],
+  );
+});
+
+test('a chain of trades is unbroken from its first trade on, over connections that are bridged', () => {
+  const { feed, frame, out } = harness();
+  const since = () => (feed.unbrokenSince!('trade', PERPETUAL) ?? 0) - TIME;
+  assert.equal(feed.unbrokenSince!('trade', PERPETUAL), null);
+  frame(numbered(7, 8));
+  assert.equal(since(), 8, 'others of the oldest one’s time may have been left out');
+  feed.disconnected(CHANNELS, out);
+  assert.equal(feed.unbrokenSince!('trade', PERPETUAL), null);
+  frame(numbered(8, 9));
+  assert.equal(since(), 8);
+  feed.disconnected(CHANNELS, out);
+  frame(numbered(40));
+  assert.equal(since(), 41);
 });

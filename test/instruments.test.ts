@@ -43,8 +43,8 @@ describe('MARKETPRISM_INSTRUMENTS', () => {
     const sink = {
       batcher: null as never,
       rowsWait: () => undefined,
-      lastTrades: async () => [],
-      toldByOthers: async () => false,
+      lastRows: async () => [],
+      isFollowedByOthers: async () => false,
     };
     const hooks = { bookFrame: () => undefined, request: () => undefined };
     return new ExchangeRunner(

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { headers, type NatsConnection } from 'nats';
 import { ackFloor, type Checkpoint, placeDurable } from '../scripts/lib/durables.ts';
-import { connectNats, ensureStreams, publishedByOthers } from '../scripts/lib/jetstream.ts';
+import { connectNats, ensureStreams } from '../scripts/lib/jetstream.ts';
 import { createLogger } from '../scripts/lib/log.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
 import { type OutgoingMessage, Publisher, type PublisherOptions } from '../scripts/lib/publisher.ts';
@@ -328,31 +328,5 @@ describe('publishing and pulling over a wire that fails', () => {
 
   test('a pull request that got lost is made again when its time is over', async () => {
     assert.deepEqual(await take(robbed, 3), [0, 1, 2]);
-  });
-
-  test('whether another run has told a row is read from what came since a time', async () => {
-    const subject = 'trade.hyperliquid.perpetual.BTC-USDC';
-    const publish = async (boot: string, rows: string[]) => {
-      const head = headers();
-      head.set('Mp-Boot', boot);
-      await direct.jetstream().publish(subject, rows.join('\n'), { headers: head });
-    };
-    const ask = (isOne: (row: string) => boolean, sinceMs: number) =>
-      publishedByOthers(direct, 'MARKET_DATA', subject, { boot: 'mine', sinceMs, isOne });
-    const begun = Date.now() - 1000;
-    assert.equal(await ask(() => true, begun), false, 'nothing is there');
-    await publish('other', ['1', '2']);
-    await publish('mine', ['3', '4']);
-    await publish('other', ['5']);
-    await publish('mine', ['6']);
-    assert.equal(await ask((row) => row === '2', begun), true);
-    assert.equal(await ask((row) => row === '5', begun), true);
-    assert.equal(await ask((row) => row === '4', begun), false, 'one’s own rows prove nothing');
-    assert.equal(await ask((row) => row === '9', begun), false);
-    await publish('other', ['6']);
-    assert.equal(await ask((row) => row === '6', begun), false, 'who told it first came back first');
-    await publish('mine', ['5']);
-    assert.equal(await ask((row) => row === '5', begun), true);
-    assert.equal(await ask(() => true, Date.now() + 60_000), false, 'nothing has come since');
   });
 });

@@ -108,6 +108,19 @@ describe('two collectors side by side, each killed once', () => {
     await waitFor('more trades', READY_MS, async () => (await count()) > before + 100);
   }
 
+  /**
+   * Waits until this one, just started, has had a book of Hyperliquid in its turn. Only from then on it can say of these books, which nothing
+   * numbers, that it has missed none: if the other one is lost before, nobody knows what was missed, and that is told.
+   */
+  async function inTurn(name: CollectorName): Promise<void> {
+    await waitFor(`${name} to have whole books`, READY_MS, async () => {
+      const books = ((await health(name))?.received ?? []).find(
+        ({ exchange, data_type }) => exchange === 'hyperliquid' && data_type === 'orderbook_update',
+      );
+      return (books?.received ?? 0) >= 2;
+    });
+  }
+
   before(async () => {
     await pipeline.choosePorts();
     await pipeline.startBroker();
@@ -131,6 +144,7 @@ describe('two collectors side by side, each killed once', () => {
     await caughtUp('collector_b');
     await pipeline.kill('collector_b');
     await complete('collector_b', firstB);
+    await inTurn('collector_b');
     await moreTrades();
     await pipeline.kill('collector');
     await complete('collector', firstA);

@@ -145,7 +145,7 @@ async function onStage(work: (stage: Stage) => Promise<void>): Promise<void> {
     const runner = new ExchangeRunner(
       module,
       config,
-      { batcher, rowsWait: () => batcher.flush(), lastTrades: async () => [], toldByOthers: async () => false },
+      { batcher, rowsWait: () => batcher.flush(), lastRows: async () => [], isFollowedByOthers: async () => false },
       hooks,
       log,
     );

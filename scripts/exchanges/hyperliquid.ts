@@ -2,7 +2,8 @@
  * Hyperliquid: perpetuals and spot: endpoints, subscriptions, frames to rows.
  *
  * Source: the venue's API documents and the nktkas SDK of 2026-08. Sizes are in base units already. Every book message is a
- * whole book of 20 levels a side, and trades have no sequence: a loss between two messages cannot be seen in them.
+ * whole book of 20 levels a side, and trades have no sequence: a loss between two messages cannot be seen in them. So what may have been
+ * missed is told when a connection is lost, and when its successor's first message cannot prove that nothing was.
  */
 
 import { multiply } from '../lib/arithmetic.ts';
@@ -16,13 +17,14 @@ import type {
   FeedOptions,
   FeedOutput,
   Instrument,
+  Mark,
   RestRequest,
-  TradeMark,
+  UnnumberedType,
 } from '../lib/exchange.ts';
 import { GuardedFeed } from '../lib/guarded_feed.ts';
 import { quoteLongNumbers } from '../lib/json_numbers.ts';
 import { integerText, type Level, type MarketType, ValueError } from '../lib/rows.ts';
-import { MinuteSampler } from '../lib/sampling.ts';
+import { MinuteSampler, WHOLE_BOOK_MS } from '../lib/sampling.ts';
 import { array, eventTime, positive, record, safeInteger, sortedLevels, type WireRecord } from '../lib/wire.ts';
 import { READINGS } from './hyperliquid_series.ts';
 
@@ -34,6 +36,8 @@ const PING_MS = 30_000;
 const LIST_WEIGHT = 20;
 /** A subscription's first message holds about 30 trades; several symbols' worth of haste may lie between. */
 const RECENT_TRADES = 200;
+/** A book may come this much before its turn, ms. */
+const BOOK_JITTER_MS = 500;
 const MINUTE_MS = 60_000;
 /** What the venue's own perpetuals are margined and quoted in; builders' ones name a token of their own. */
 const MAIN_QUOTE = 'USDC';
@@ -138,9 +142,20 @@ interface Market {
   sampler: BookSampler;
   /** Time of the last book, which is sent again while nothing changes. */
   bookTime: number;
+  /** Of the newest one; 0 before the first. */
+  newestBook: number;
+  /** The book that a subscription began with: it comes at once, whatever its turn is. */
+  firstBook: number;
   /** The newest trades, oldest first; as many as a subscription's first message has, and more. */
-  recent: TradeMark[];
-  /** Trades may have been missed since the newest one. */
+  recent: Mark[];
+  chains: Record<UnnumberedType, Chain>;
+}
+
+/** What is known of a stream that nothing numbers. */
+interface Chain {
+  /** Nothing of this time and later was missed, ms; null before the first row. */
+  since: number | null;
+  /** Rows may have been missed since the newest one. */
   interrupted: boolean;
 }
 
@@ -213,16 +228,24 @@ class HyperliquidFeed extends GuardedFeed implements Feed {
     return [];
   }
 
-  remember({ instrument }: Instrument, trades: TradeMark[]): void {
+  remember(type: UnnumberedType, { instrument }: Instrument, rows: Mark[], out: FeedOutput): void {
     const market = this.market(instrument);
-    market.recent = trades.slice(-RECENT_TRADES);
-    market.interrupted = true;
+    if (type === 'trade') market.recent = rows.slice(-RECENT_TRADES);
+    // Whether it came in its turn nobody knows any more.
+    else market.firstBook = market.newestBook = Math.max(...rows.map(({ time }) => time));
+    interrupt(market, type, out);
   }
 
-  /** Each book is whole by itself, so nothing is dropped with a connection; trades may be missed. */
-  disconnected(channels: Channel[]): void {
+  unbrokenSince(type: UnnumberedType, { instrument }: Instrument): number | null {
+    const chain = this.markets.get(instrument)?.chains[type];
+    return chain === undefined || chain.interrupted ? null : chain.since;
+  }
+
+  /** Each book is whole by itself, so nothing is dropped with a connection; trades and books may be missed. */
+  disconnected(channels: Channel[], out: FeedOutput): void {
     for (const { types, instrument } of channels) {
-      if (types.includes('trade')) this.market(instrument.instrument).interrupted = true;
+      const market = this.market(instrument.instrument);
+      for (const type of ['trade', 'orderbook_update'] as const) if (types.includes(type)) interrupt(market, type, out);
     }
   }
 
@@ -235,7 +258,7 @@ class HyperliquidFeed extends GuardedFeed implements Feed {
   /** Trades one by one; the first message of a subscription holds about 30 past ones. */
   private trades(data: unknown, receivedAt: number): void {
     const list = array(data, 'trades');
-    const told = new Map<Market, TradeMark[]>();
+    const told = new Map<Market, Mark[]>();
     this.each(list, (each) => {
       const trade = record(each, 'trades[]');
       const market = this.marketOf(trade);
@@ -262,18 +285,47 @@ class HyperliquidFeed extends GuardedFeed implements Feed {
   }
 
   /** After an interruption the first message must reach back to a trade that is known; else nobody can tell what was missed. */
-  private continue(market: Market, marks: TradeMark[]): void {
-    const { instrument, recent, interrupted } = market;
+  private continue(market: Market, marks: Mark[]): void {
+    const { instrument, recent } = market;
+    const chain = market.chains.trade;
     const last = recent[recent.length - 1];
-    if (interrupted && last !== undefined) {
+    const oldest = marks.reduce((one, other) => (other.time < one.time ? other : one));
+    if (chain.interrupted && last !== undefined) {
       const known = new Set(recent.map(({ id }) => id));
-      if (!marks.some(({ id }) => known.has(id))) {
-        const before = marks.reduce((one, other) => (other.time < one.time ? other : one));
-        this.out.event({ kind: 'unprovable', instrument, after: last, before, told: marks });
+      if (marks.some(({ id }) => known.has(id))) {
+        chain.since ??= recent[0]!.time + 1;
+      } else {
+        this.out.event({ kind: 'unprovable', type: 'trade', instrument, after: last, before: oldest });
+        chain.since = oldest.time + 1;
       }
     }
-    market.interrupted = false;
+    // Of the oldest one's block some may have been left out.
+    chain.since ??= oldest.time + 1;
+    chain.interrupted = false;
     market.recent = [...recent, ...marks].slice(-RECENT_TRADES);
+  }
+
+  /**
+   * After an interruption a book may have been missed, unless the last one came in its turn and the next turn is still to come: only a
+   * subscription's first book comes at any time.
+   */
+  private continueBooks(market: Market, time: number): void {
+    const { instrument, newestBook: last, firstBook } = market;
+    const chain = market.chains.orderbook_update;
+    // One of before, on its way when the line was lost.
+    if (chain.interrupted && time < last) return;
+    if (chain.interrupted && last > 0 && time > last) {
+      const mayHaveMissed = last === firstBook || time - last >= WHOLE_BOOK_MS - BOOK_JITTER_MS;
+      if (mayHaveMissed) {
+        const [after, before] = [last, time].map((each) => ({ id: String(each), time: each })) as [Mark, Mark];
+        this.out.event({ kind: 'unprovable', type: 'orderbook_update', instrument, after, before });
+        chain.since = time;
+      }
+    }
+    if (chain.interrupted || chain.since === null) market.firstBook = time;
+    chain.since ??= time;
+    chain.interrupted = false;
+    market.newestBook = Math.max(last, time);
   }
 
   private book(data: WireRecord, receivedAt: number): void {
@@ -290,6 +342,7 @@ class HyperliquidFeed extends GuardedFeed implements Feed {
     if (bids.length > 0 && asks.length > 0 && Number(bids[0]![0]) >= Number(asks[0]![0])) {
       throw new ValueError(`crossed book: bid ${bids[0]![0]}, ask ${asks[0]![0]}`);
     }
+    this.continueBooks(market, time);
     if (time === market.bookTime) {
       this.out.event({ kind: 'ignored', reason: 'the same book again' });
       return;
@@ -441,12 +494,25 @@ class HyperliquidFeed extends GuardedFeed implements Feed {
       instrument,
       sampler: new BookSampler(this.options.orderbookIntervalMs),
       bookTime: 0,
+      newestBook: 0,
+      firstBook: 0,
       recent: [],
-      interrupted: false,
+      chains: {
+        trade: { since: null, interrupted: false },
+        orderbook_update: { since: null, interrupted: false },
+      },
     };
     this.markets.set(instrument.instrument, market);
     return market;
   }
+}
+
+/** Rows may be missed from now on. Told with the newest one that is known, if any is. */
+function interrupt({ instrument, newestBook, recent, chains }: Market, type: UnnumberedType, out: FeedOutput): void {
+  chains[type].interrupted = true;
+  const book = newestBook === 0 ? undefined : { id: String(newestBook), time: newestBook };
+  const after = type === 'trade' ? recent[recent.length - 1] : book;
+  if (after !== undefined) out.event({ kind: 'interrupted', type, instrument, after });
 }
 
 /** `{px, sz, n}` as levels; n, how many orders, has no column. */

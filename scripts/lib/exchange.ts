@@ -98,8 +98,11 @@ export interface ReadingSeries {
   history?: History;
 }
 
-/** One trade: the venue's id, and its time in ms. */
-export interface TradeMark {
+/** Types of which a venue may number no rows, so that only who was there all the time knows whether one was missed. */
+export type UnnumberedType = 'trade' | 'orderbook_update';
+
+/** One row: the venue's id, and its time in ms. */
+export interface Mark {
   id: string;
   time: number;
 }
@@ -116,11 +119,13 @@ export type FeedEvent =
   | { kind: 'reply'; text: string }
   /** These channels, by name, must be subscribed anew: only that brings a new snapshot of their book. */
   | { kind: 'resubscribe'; channels: string[] }
+  /** What follows `after` may be missed: the line was lost, or this feed has just been started. Of streams that nothing numbers. */
+  | { kind: 'interrupted'; type: UnnumberedType; instrument: Instrument; after: Mark }
   /**
-   * Trades without ids that count: between these two, any number may be missing, and nothing that this feed knows can tell. `before` is the
-   * oldest of `told`, what came first after the interruption.
+   * The stream goes on with `before`, and between the two any number of rows may be missing: nothing that this feed knows can tell. It was
+   * told as interrupted with the same `after`.
    */
-  | { kind: 'unprovable'; instrument: Instrument; after: TradeMark; before: TradeMark; told: TradeMark[] }
+  | { kind: 'unprovable'; type: UnnumberedType; instrument: Instrument; after: Mark; before: Mark }
   /** Not understood, or not sound: no row came of it. */
   | { kind: 'rejected'; reason: string }
   /** The venue announced that it will close: open a new socket first. */
@@ -142,8 +147,10 @@ export interface Feed {
   rest(path: string, body: unknown, receivedAt: number, out: FeedOutput): boolean;
   /** What must be fetched now, such as snapshots of books that have none. */
   requests(): RestRequest[];
-  /** Trades of an instrument that are known from before the start, so that what was missed since can be told. */
-  remember?(instrument: Instrument, trades: TradeMark[]): void;
+  /** Rows of an instrument that are known from before the start, oldest first, so that what was missed since can be told. */
+  remember?(type: UnnumberedType, instrument: Instrument, rows: Mark[], out: FeedOutput): void;
+  /** From when on this feed has missed nothing of a stream that nothing numbers: venue time, ms; null while it is interrupted. */
+  unbrokenSince?(type: UnnumberedType, instrument: Instrument): number | null;
   /** The socket with these channels was lost. */
   disconnected(channels: Channel[], out: FeedOutput): void;
 }

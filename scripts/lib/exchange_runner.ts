@@ -15,9 +15,10 @@ import type {
   History,
   IdRange,
   Instrument,
+  Mark,
   Poll,
   RestRequest,
-  TradeMark,
+  UnnumberedType,
 } from './exchange.ts';
 import { gapRow } from './gap_rows.ts';
 import type { Logger } from './log.ts';
@@ -46,6 +47,8 @@ const OPENING_BURST = 3;
 const HISTORY_SHARE = 0.25;
 /** How often the sockets' streams are looked at for silence. */
 const SILENCE_CHECK_MS = 1000;
+/** At a start, other collectors that follow the streams answer within milliseconds. */
+const ANSWERS_WITHIN_MS = 250;
 /** Distinct reasons that are counted apart; garbage could make up any number of them. */
 const MAX_REASONS = 200;
 
@@ -67,10 +70,10 @@ export interface RowSink {
   batcher: Batcher;
   /** Rows were added. */
   rowsWait(): void;
-  /** The newest trades of an instrument that are stored already, oldest first. */
-  lastTrades(instrument: Instrument): Promise<TradeMark[]>;
-  /** Whether another collector has published one of these trades. */
-  toldByOthers(instrument: Instrument, trades: TradeMark[]): Promise<boolean>;
+  /** The newest rows of an instrument that were received before this start, oldest first. */
+  lastRows(type: UnnumberedType, instrument: Instrument): Promise<Mark[]>;
+  /** Whether another collector has missed nothing of this stream after this row. */
+  isFollowedByOthers(type: UnnumberedType, instrument: Instrument, after: Mark): Promise<boolean>;
 }
 
 export class ExchangeRunner implements FeedOutput {
@@ -97,6 +100,10 @@ export class ExchangeRunner implements FeedOutput {
   private readonly frames = new Map<string, number>();
   private readonly requests = new Map<string, { instrument: Instrument; status: string; count: number }>();
   private readonly unknown: UnknownSample;
+  /** By interrupted stream: after which row another collector goes on, as far as it has answered. */
+  private readonly followed = new Map<string, Mark>();
+  /** Questions to other collectors that have no answer yet. */
+  private readonly asking = new Set<Promise<void>>();
   private running = 0;
   private paused = false;
   /** When the next page of the past may be asked for; this and all waits here are by the steady clock, ms. */
@@ -176,13 +183,22 @@ export class ExchangeRunner implements FeedOutput {
     this.crons.push(new Cron(`${second} ${minute} * * * *`, { protect: true, timezone: 'UTC' }, reload));
   }
 
-  /** Where only known trades can tell whether any was missed, the last ones before this start are read. */
+  /** Where only known rows can tell whether any was missed, the last ones before this start are read. */
   private async remember(): Promise<void> {
     if (!this.feed.remember) return;
     for (const instrument of this.feedOptions.instruments) {
-      const trades = await this.sink.lastTrades(instrument);
-      if (trades.length > 0) this.feed.remember(instrument, trades);
+      for (const type of ['trade', 'orderbook_update'] as const) {
+        const rows = await this.sink.lastRows(type, instrument);
+        if (rows.length > 0) this.feed.remember(type, instrument, rows, this);
+      }
     }
+    // Before anything comes that may need the answers; where there are none, what is missed by waiting is worse.
+    await Promise.race([Promise.all(this.asking), this.wait(ANSWERS_WITHIN_MS)]);
+  }
+
+  /** From when on nothing was missed of a stream that nothing numbers: venue time, ms; null where that is not known. */
+  unbrokenSince(type: UnnumberedType, instrument: Instrument): number | null {
+    return this.feed.unbrokenSince?.(type, instrument) ?? null;
   }
 
   private openSocket(connection: Connection): VenueSocket {
@@ -280,8 +296,11 @@ export class ExchangeRunner implements FeedOutput {
       const { symbol, exchange, instrument } = event.instrument;
       this.coverageBoard.bookBroken(instrument, steadyNow());
       this.log.warn({ event: 'resync', exchange, symbol, cause: event.cause, last: event.last, next: event.next });
+    } else if (event.kind === 'interrupted') {
+      const asking = this.askOthers(event).finally(() => this.asking.delete(asking));
+      this.asking.add(asking);
     } else if (event.kind === 'unprovable') {
-      void this.unprovable(event);
+      this.unprovable(event);
     } else if (event.kind === 'rejected') {
       this.keepSample(reason);
       // A storm of garbage must not become a storm of log lines: the 1st, 2nd, 4th, 8th … of a reason is told.
@@ -291,31 +310,42 @@ export class ExchangeRunner implements FeedOutput {
   }
 
   /**
-   * Trades may be missing, as far as this collector knows. Another one that has told a trade of those that came first was there meanwhile,
-   * or has told of its own interruption: then nothing is missing that is not declared.
+   * Asked when a stream is interrupted, not when it goes on: by then it must be known what is declared, as a collector that is killed while
+   * it asks would have forgotten what it asked for.
    */
-  private async unprovable(event: FeedEvent & { kind: 'unprovable' }): Promise<void> {
-    const { instrument, after, before, told } = event;
+  private async askOthers({ type, instrument, after }: FeedEvent & { kind: 'interrupted' }): Promise<void> {
+    const key = streamKey(type, instrument.instrument);
+    if (this.followed.get(key)?.id === after.id) return;
+    if (await this.sink.isFollowedByOthers(type, instrument, after)) this.followed.set(key, after);
+  }
+
+  /**
+   * Rows may be missing, as far as this collector knows. Nothing is if another one followed the stream when this one lost it: what that one
+   * missed later, it tells itself.
+   */
+  private unprovable({ type, instrument, after, before }: FeedEvent & { kind: 'unprovable' }): void {
     const { exchange, symbol } = instrument;
-    if (await this.sink.toldByOthers(instrument, told)) {
-      this.log.info({ event: 'gap_bridged', exchange, symbol, after, before });
+    if (this.followed.get(streamKey(type, instrument.instrument))?.id === after.id) {
+      this.log.info({ event: 'gap_bridged', exchange, symbol, type, after, before });
       return;
     }
+    const isBook = type === 'orderbook_update';
     const gap = gapRow({ dataSource: this.config.mode }, Date.now(), {
       stream: instrument,
-      data_type: 'trade',
-      from_id: after.id,
-      to_id: before.id,
+      data_type: type,
+      // A book's id is its time: the gap is named as by whoever sees it in what is stored.
+      from_id: isBook ? String(after.time + 1) : after.id,
+      to_id: isBook ? String(before.time - 1) : before.id,
       from_time: after.time,
       to_time: before.time,
       cause: 'outage',
       status: 'unfillable',
       rows: null,
-      reason: 'these trades have no ids that count: whether any is missing cannot be known',
+      reason: 'the venue does not number these: whether any is missing cannot be known',
     });
     this.sink.batcher.add('gap', gap);
     this.sink.rowsWait();
-    this.log.warn({ event: 'gap_unprovable', exchange, symbol, after, before });
+    this.log.warn({ event: 'gap_unprovable', exchange, symbol, type, after, before });
   }
 
   /** A full disk must not cost more than the sample. */

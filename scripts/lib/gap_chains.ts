@@ -1,6 +1,7 @@
 /** Breaks in the chains of books' diffs, found by SQL over what came into hot since the last look. */
 import { streamKey } from './arrivals.ts';
 import { selectText } from './clickhouse.ts';
+import type { Mark } from './exchange.ts';
 import {
   at,
   causeOf,
@@ -12,7 +13,6 @@ import {
   isLate,
   keyOf,
   type Look,
-  type Mark,
   ms,
   QUERY_LIMITS,
   type RowAfter,

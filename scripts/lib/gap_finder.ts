@@ -4,7 +4,7 @@
  */
 import { streamKey } from './arrivals.ts';
 import { selectText } from './clickhouse.ts';
-import type { ReadingSeries } from './exchange.ts';
+import type { Mark, ReadingSeries } from './exchange.ts';
 import {
   at,
   causeOf,
@@ -16,7 +16,6 @@ import {
   isLate,
   keyOf,
   type Look,
-  type Mark,
   ms,
   QUERY_LIMITS,
   type Settled,
@@ -25,6 +24,7 @@ import {
   where,
 } from './gap_rows.ts';
 import { type DataType, type Exchange, type GapRow, type MarketType, TABLES } from './rows.ts';
+import { WHOLE_BOOK_MS } from './sampling.ts';
 
 /** Rows of one type in which a number counts up by one. */
 export interface Sequence {
@@ -63,13 +63,13 @@ export const TRADES: Sequence = {
   isServed: true,
 };
 
-/** Hyperliquid tells each book whole, one every five seconds, under its time. */
-const WHOLE_BOOK_MS = 5000;
-
 const UNCOUNTED =
   'more time than lies between two: how many are missing, if any, cannot be known, and the venue serves no past ones';
 
-/** Whole books: how many are missing in a time that is too long for none, nobody can tell. */
+/**
+ * Whole books: how many are missing in a time that is too long for none, nobody can tell. Where a subscription began anew the venue tells
+ * one at once, whatever its turn, so that less time may hide one: that the collector tells (exchanges/hyperliquid.ts).
+ */
 export const WHOLE_BOOKS: Sequence = {
   name: 'whole books',
   type: 'orderbook_update',

@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import type { Batcher } from './batcher.ts';
+import type { Mark } from './exchange.ts';
 import { readJson, writeJsonAtomic } from './files.ts';
 import { findBrokenChains, hasChain } from './gap_chains.ts';
 import { findFilled, findMissing, type Sequence } from './gap_finder.ts';
@@ -13,7 +14,6 @@ import {
   keyOf,
   type Look,
   liquidationsBeside,
-  type Mark,
   openGaps,
   type Settled,
   storedStreams,

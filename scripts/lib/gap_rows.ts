@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { streamKey } from './arrivals.ts';
 import { selectText } from './clickhouse.ts';
-import type { Instrument } from './exchange.ts';
+import type { Instrument, Mark } from './exchange.ts';
 import type { DataType, Exchange, GapRow, MarketType } from './rows.ts';
 
 /** Rows of a stream whose times are not quite in the order of their ids lie within this, ms. */
@@ -22,12 +22,6 @@ export interface GapStream {
   symbol: string;
 }
 
-/** Up to here a stream is known: every hole before is declared. `id` of trades, `time` in ms. */
-export interface Mark {
-  id: string;
-  time: number;
-}
-
 /**
  * Up to where a table's messages are stored. What was taken by a store that died comes again only after the ack wait: a hole before a row
  * above this may be only late.
@@ -39,6 +33,7 @@ export interface Settled {
 
 export interface Look {
   gaps: GapRow[];
+  /** Up to where each stream is known: every hole before is declared. */
   marks: Map<string, Mark>;
 }
 

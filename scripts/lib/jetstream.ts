@@ -1,7 +1,6 @@
 /** NATS JetStream: connecting, bringing streams up to their definition, reading what is stored. */
 import {
   connect,
-  consumerOpts,
   DiscardPolicy,
   Events,
   type JetStreamManager,
@@ -224,29 +223,6 @@ export async function storedMessage(
   if (found === null) return null;
   const startedAt = Number(found.header.get(STARTED_HEADER));
   return { subject: found.subject, data: found.data, startedAt: startedAt > 0 ? startedAt : null };
-}
-
-/**
- * Whether another run than `boot` was the first to publish a row of `subject` that `isOne` knows, since `sinceMs` (by the broker's clock, ms).
- * Not the first: it may have come back at the same time, and know no more. Reads what came since then.
- */
-export async function publishedByOthers(
-  nats: NatsConnection,
-  stream: string,
-  subject: string,
-  { boot, sinceMs, isOne }: { boot: string; sinceMs: number; isOne(row: string): boolean },
-): Promise<boolean> {
-  const last = await messageAt(await nats.jetstreamManager(), stream, { last_by_subj: subject });
-  if (last === null || last.time.getTime() < sinceMs) return false;
-  const options = consumerOpts();
-  options.orderedConsumer();
-  options.bindStream(stream);
-  options.startTime(new Date(sinceMs));
-  for await (const message of await nats.jetstream().subscribe(subject, options)) {
-    if (message.string().split('\n').some(isOne)) return message.headers?.get(BOOT_HEADER) !== boot;
-    if (message.seq >= last.seq) break;
-  }
-  return false;
 }
 
 /** The message of a sequence, or the last one of a subject; null when it is not there. */

@@ -2,6 +2,9 @@
 
 const MINUTE_MS = 60_000;
 
+/** Hyperliquid tells each book whole under its time, at most one in this (the venue's notice of 2026-07-25); ms. */
+export const WHOLE_BOOK_MS = 5000;
+
 /**
  * Tells the first message at or after each whole minute of venue time, per stream; the first message after a start too.
  * Messages that come late, or again, are never due.

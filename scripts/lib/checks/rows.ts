@@ -3,9 +3,10 @@
 import { streamKey } from '../arrivals.ts';
 import { selectText } from '../clickhouse.ts';
 import { contentsByStream, contentsQuery, NOTHING } from '../contents.ts';
+import type { Mark } from '../exchange.ts';
 import { findBrokenChains, hasChain } from '../gap_chains.ts';
 import { findMissing, type Sequence } from '../gap_finder.ts';
-import { at, type FinderOptions, keyOf, type Mark, ms, STREAM, storedStreams } from '../gap_rows.ts';
+import { at, type FinderOptions, keyOf, ms, STREAM, storedStreams } from '../gap_rows.ts';
 import { sequences } from '../gap_sequences.ts';
 import { pause } from '../pause.ts';
 import { DATA_TYPES, type DataType, type GapRow, TABLES } from '../rows.ts';
