@@ -69,6 +69,14 @@ export interface Config {
   /** Asked of whoever changes something over HTTP; absent: nobody may. */
   apiToken: string | undefined;
   notify: NotifyConfig;
+  /** Coins that the desk's signals are about, as OKX names them. */
+  deskCoins: string[];
+  /** Series of JSONL files are kept for so many days. */
+  seriesDays: number;
+  /** A minute is a signal when so many coins are topping at once. */
+  escapeThreshold: number;
+  /** The owner's read-only key of OKX; absent: none is set. */
+  okxKey: { key: string; secret: string; passphrase: string } | undefined;
 }
 
 /** Who is told of alerts. */
@@ -97,6 +105,10 @@ export interface Watermark {
   emergency: number;
 }
 const WATERMARK_KINDS = Object.keys(WATERMARKS) as WatermarkKind[];
+
+/** The coins of the original desk. */
+const DESK_COINS =
+  'BTC,ETH,XRP,BNB,SOL,LTC,DOGE,SUI,TRX,TON,ETC,BCH,HBAR,XLM,FIL,LINK,CRO,DOT,UNI,NEAR,APT,CFX,CRV,STX,LDO,TAO,AAVE';
 
 /** In a demo's data directory: where its exchanges are. */
 export const DEMO_ENDPOINTS = 'endpoints.json';
@@ -196,6 +208,16 @@ const environment = z.object({
     .string()
     .regex(/^\S+@\S+$/, 'takes addresses such as desk@example.org,night@example.org')
     .optional(),
+  MARKETPRISM_DESK_COINS: z
+    .string()
+    .default(DESK_COINS)
+    .pipe(list)
+    .pipe(z.array(z.string().regex(/^[A-Z0-9]+$/, 'takes coins such as BTC,ETH')).min(1)),
+  MARKETPRISM_SERIES_DAYS: z.coerce.number().int().min(9).max(3650).default(30),
+  MARKETPRISM_ESCAPE_THRESHOLD: z.coerce.number().int().min(1).default(8),
+  OKX_API_KEY: z.string().optional(),
+  OKX_API_SECRET: z.string().optional(),
+  OKX_API_PASSPHRASE: z.string().optional(),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
 });
 
@@ -264,7 +286,20 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     language: values.MARKETPRISM_LANG,
     apiToken: values.MARKETPRISM_API_TOKEN,
     notify: notifyFrom(values),
+    deskCoins: [...new Set(values.MARKETPRISM_DESK_COINS)],
+    seriesDays: values.MARKETPRISM_SERIES_DAYS,
+    escapeThreshold: values.MARKETPRISM_ESCAPE_THRESHOLD,
+    okxKey: okxKeyFrom(values),
   };
+}
+
+/** @throws UsageError where only a part of the key is there */
+function okxKeyFrom(values: z.infer<typeof environment>): Config['okxKey'] {
+  const { OKX_API_KEY: key, OKX_API_SECRET: secret, OKX_API_PASSPHRASE: passphrase } = values;
+  if (key === undefined && secret === undefined && passphrase === undefined) return undefined;
+  if (key === undefined || secret === undefined || passphrase === undefined)
+    throw new UsageError('OKX_API_KEY, OKX_API_SECRET and OKX_API_PASSPHRASE come together');
+  return { key, secret, passphrase };
 }
 
 /** @throws UsageError where mail has a server and no address, or the other way round */
@@ -329,7 +364,7 @@ function describeIssue(error: z.ZodError, input: unknown): string {
     input,
   );
   const shown =
-    given === undefined || /PASSWORD|SECRET|TOKEN|KEY|WEBHOOK|LARKBOT|SMTP/.test(where)
+    given === undefined || /PASS|SECRET|TOKEN|KEY|WEBHOOK|LARKBOT|SMTP/.test(where)
       ? ''
       : `, not ${shownUrl(JSON.stringify(given))}`;
   return `${where}: ${issue.message}${shown}`;

@@ -1,11 +1,12 @@
 /**
  * A series: records by slots of time in one JSONL file, each slot once. What was missed while nobody was there is known, and is completed
- * by records that say so. Its health file tells integrity.ts all that it must know.
+ * by records that say so. Its health file tells integrity.ts, and whoever shows it, all that they must know.
  */
-import { join } from 'node:path';
+import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { readJson, writeJsonAtomic } from './files.ts';
-import { JsonlWriter, objectsOf, rotatedSet } from './jsonl.ts';
+import { JsonlWriter, linesOf, rotatedSet } from './jsonl.ts';
 import { type Lock, takeLock } from './lock.ts';
 import type { Logger } from './log.ts';
 
@@ -18,9 +19,23 @@ export interface SeriesPlan {
   cadenceMs: number;
   /** Slots are multiples of the cadence plus this, ms: 57,600,000 for days of UTC+8. Default 0. */
   offsetMs?: number;
+  /** A slot can be computed so much after its beginning, ms. Default 0. */
+  delayMs?: number;
   /** So many slots back a missed one is still completed. */
   catchUpSlots: number;
+  /** A series that has no record yet begins so many slots back. Default 0: with the present one. */
+  beginSlots?: number;
+  /** Records are kept for so many days; absent: whoever rotates the file decides. */
+  keepDays?: number;
 }
+
+const DAY_MS = 86_400_000;
+/** A file is renamed when it has records of so large a part of the days that are kept: as much is kept besides. */
+const FILE_SHARE = 1 / 3;
+/** Slots that are computed before what came of them is written: one write, one sync. */
+const SLOTS_A_WRITE = 200;
+/** Each line begins so: its slot is read without parsing the line. */
+const SLOT_PREFIX = '{"slot":';
 
 const SLOT = z.number().int();
 /** `data/state/series-NAME.json`: all times in ms since the epoch. */
@@ -29,10 +44,15 @@ export const SERIES_STATE = z.object({
   file: z.string(),
   cadence_ms: z.number().int().positive(),
   offset_ms: z.number().int(),
+  /** A slot is due so much after its beginning. */
+  delay_ms: z.number().int().default(0),
   /** The first slot that the series ever had, and the last. */
   first_slot: SLOT.nullable(),
   last_slot: SLOT.nullable(),
   last_write: z.number().nullable(),
+  /** When what was due was last looked for, and when last nothing was left of it. */
+  last_run: z.number().nullable().default(null),
+  last_success: z.number().nullable().default(null),
   /** Slots before the last one that have no record yet. */
   missing: z.array(SLOT),
   corrections: z.number().int(),
@@ -49,6 +69,9 @@ export function slotOf(time: number, { cadenceMs, offsetMs = 0 }: Pick<SeriesPla
 }
 
 export class Series {
+  /** The first slot of the present file; null: it is empty. */
+  private fileSince: number | null = null;
+
   private constructor(
     private readonly plan: SeriesPlan,
     private readonly path: string,
@@ -72,6 +95,7 @@ export class Series {
       const path = join(dataDir, 'state', `series-${plan.name}.json`);
       const state = await stateOf(plan, path, file, clock());
       const series = new Series(plan, path, writer, lock, clock, state);
+      series.fileSince = await firstSlotOf(file);
       series.save();
       return series;
     } catch (error) {
@@ -82,13 +106,13 @@ export class Series {
 
   /** Slots that are over at `now` and have no record, oldest first. A series that has none yet begins with the last one. */
   due(now: number): number[] {
-    const { cadenceMs, catchUpSlots } = this.plan;
+    const { cadenceMs, catchUpSlots, delayMs = 0, beginSlots = 0 } = this.plan;
     const { last_slot: last, missing } = this.state;
-    const present = slotOf(now, this.plan);
+    const present = slotOf(now - delayMs, this.plan);
     const oldest = present - catchUpSlots * cadenceMs;
-    if (last === null) return [present];
+    const next = last === null ? present - beginSlots * cadenceMs : Math.max(last + cadenceMs, oldest);
     const since: number[] = [];
-    for (let slot = Math.max(last + cadenceMs, oldest); slot <= present; slot += cadenceMs) since.push(slot);
+    for (let slot = next; slot <= present; slot += cadenceMs) since.push(slot);
     return [...missing.filter((slot) => slot >= oldest), ...since];
   }
 
@@ -97,33 +121,77 @@ export class Series {
    * @throws when the slot has records already, or is none of this series
    */
   write(slot: number, records: readonly object[]): void {
-    const { cadenceMs, catchUpSlots } = this.plan;
-    const { state } = this;
-    if (slot !== slotOf(slot, this.plan)) throw new Error(`${slot} is no slot of ${this.plan.name}`);
+    this.writeAll([[slot, records]]);
+  }
+
+  /** Writes several slots at once: all are in the file, or, when it throws, none. */
+  writeAll(slots: readonly (readonly [slot: number, records: readonly object[]])[]): void {
+    const lines: object[] = [];
+    const state = structuredClone(this.state);
+    for (const [slot, records] of slots) {
+      const isLate = this.place(state, slot, records);
+      for (const record of records) lines.push({ slot, ...(isLate ? { correction: true } : {}), ...record });
+    }
+    if (lines.length === 0) return;
+    this.append(lines, slots[0]![0]);
+    Object.assign(this.state, state);
+    this.state.last_write = this.clock();
+    this.save();
+  }
+
+  /** Takes a slot as written. @returns whether it comes after a later one */
+  private place(state: SeriesState, slot: number, records: readonly object[]): boolean {
+    const { name, cadenceMs, catchUpSlots } = this.plan;
+    if (slot !== slotOf(slot, this.plan)) throw new Error(`${slot} is no slot of ${name}`);
     if (records.length === 0)
-      throw new Error(`no records for slot ${slot} of ${this.plan.name}: what is absent is missing, not empty`);
+      throw new Error(`no records for slot ${slot} of ${name}: what is absent is missing, not empty`);
     const isLate = state.last_slot !== null && slot <= state.last_slot;
-    if (isLate && !state.missing.includes(slot)) throw new Error(`slot ${slot} of ${this.plan.name} is there already`);
-    this.writer.append(records.map((record) => ({ slot, ...(isLate ? { correction: true } : {}), ...record })));
+    if (isLate && !state.missing.includes(slot)) throw new Error(`slot ${slot} of ${name} is there already`);
     if (isLate) {
       state.missing = state.missing.filter((each) => each !== slot);
       state.corrections += 1;
-    } else {
-      for (let each = (state.last_slot ?? slot) + cadenceMs; each < slot; each += cadenceMs) state.missing.push(each);
-      // What is too old to be completed is missing for good, which the file itself shows.
-      state.missing = state.missing.filter((each) => each >= slot - catchUpSlots * cadenceMs);
-      state.first_slot ??= slot;
-      state.last_slot = slot;
+      return true;
     }
-    state.last_write = this.clock();
-    this.save();
+    for (let each = (state.last_slot ?? slot) + cadenceMs; each < slot; each += cadenceMs) state.missing.push(each);
+    // What is too old to be completed is missing for good, which the file itself shows.
+    state.missing = state.missing.filter((each) => each >= slot - catchUpSlots * cadenceMs);
+    state.first_slot ??= slot;
+    state.last_slot = slot;
+    return false;
+  }
+
+  private append(lines: readonly object[], slot: number): void {
+    this.rotate(slot);
+    this.writer.append(lines);
+    this.fileSince ??= slot;
+  }
+
+  /** A file that has become long is renamed, as by logrotate; what is older than is to be kept goes. */
+  private rotate(slot: number): void {
+    const { keepDays } = this.plan;
+    if (keepDays === undefined || this.fileSince === null) return;
+    if (slot - this.fileSince < keepDays * DAY_MS * FILE_SHARE) return;
+    const { path } = this.writer;
+    const day = (time: number) => new Date(time).toISOString().slice(0, 10).replaceAll('-', '');
+    const to = `${path}-${day(this.state.last_slot ?? slot)}`;
+    if (existsSync(to)) return;
+    if (existsSync(path)) renameSync(path, to);
+    this.fileSince = null;
+    const oldest = day(slot - keepDays * DAY_MS);
+    for (const name of readdirSync(dirname(path))) {
+      const dated = /-(\d{8})$/.exec(name);
+      if (dated && name === `${basename(path)}-${dated[1]}` && dated[1]! < oldest) rmSync(join(dirname(path), name));
+    }
   }
 
   /** Replaces what a slot says by what it should have said: readers take the last. */
   correct(slot: number, records: readonly object[]): void {
     if (this.state.last_slot === null || slot > this.state.last_slot || this.state.missing.includes(slot))
       throw new Error(`slot ${slot} of ${this.plan.name} has nothing to be corrected`);
-    this.writer.append(records.map((record) => ({ slot, correction: true, ...record })));
+    this.append(
+      records.map((record) => ({ slot, correction: true, ...record })),
+      this.state.last_slot,
+    );
     this.state.corrections += 1;
     this.state.last_write = this.clock();
     this.save();
@@ -131,22 +199,35 @@ export class Series {
 
   /**
    * Computes and writes what is due. A slot that fails stays missing, and is tried again at the next turn; the others do not wait for it.
-   * @param compute the records of a slot @returns slots that failed
+   * @param compute the records of a slot
+   * @param until ms: what the records are made of is known up to here; absent: up to now
+   * @returns slots that failed
    */
-  async turn(compute: (slot: number) => Promise<object[]>, stop: AbortSignal): Promise<number[]> {
+  async turn(compute: (slot: number) => Promise<object[]>, stop: AbortSignal, until = this.clock()): Promise<number[]> {
     const failed: number[] = [];
+    const done: [number, object[]][] = [];
     this.state.error = null;
-    for (const slot of this.due(this.clock())) {
+    for (const slot of this.due(Math.min(until, this.clock()))) {
       if (stop.aborted) break;
       try {
-        this.write(slot, await compute(slot));
+        done.push([slot, await compute(slot)]);
       } catch (error) {
         failed.push(slot);
         this.state.error = `${new Date(slot).toISOString()}: ${(error as Error).message}`;
       }
+      if (done.length >= SLOTS_A_WRITE) this.writeAll(done.splice(0));
     }
-    this.save();
+    this.writeAll(done);
+    this.ran(failed.length === 0);
     return failed;
+  }
+
+  /** What was due was looked for. @param error why not all of it is there; absent: as the last turn left it */
+  ran(isComplete: boolean, error?: string | null): void {
+    this.state.last_run = this.clock();
+    if (isComplete) this.state.last_success = this.state.last_run;
+    if (error !== undefined) this.state.error = error;
+    this.save();
   }
 
   async close(): Promise<void> {
@@ -161,7 +242,7 @@ export class Series {
 
 /** What the files say; the health file knows what they do not: how the series began, and how often it was corrected. */
 async function stateOf(plan: SeriesPlan, path: string, file: string, now: number): Promise<SeriesState> {
-  const { name, cadenceMs, offsetMs = 0, catchUpSlots } = plan;
+  const { name, cadenceMs, offsetMs = 0, delayMs = 0, catchUpSlots } = plan;
   const known = SERIES_STATE.safeParse(readJson(path)).data ?? null;
   const slots = await slotsOf(file);
   const sorted = [...slots].sort((one, other) => one - other);
@@ -173,18 +254,58 @@ async function stateOf(plan: SeriesPlan, path: string, file: string, now: number
     for (let slot = Math.max(first, oldest); slot < last; slot += cadenceMs) if (!slots.has(slot)) missing.push(slot);
   }
   return {
-    ...{ name, file: plan.file, cadence_ms: cadenceMs, offset_ms: offsetMs, first_slot: first, last_slot: last },
-    ...{ last_write: known?.last_write ?? null, missing, corrections: known?.corrections ?? 0, error: null },
+    ...{ name, file: plan.file, cadence_ms: cadenceMs, offset_ms: offsetMs, delay_ms: delayMs },
+    ...{ first_slot: first, last_slot: last, missing, last_write: known?.last_write ?? null },
+    ...{ last_run: known?.last_run ?? null, last_success: known?.last_success ?? null },
+    ...{ corrections: known?.corrections ?? 0, error: null },
   };
 }
 
 async function slotsOf(file: string): Promise<Set<number>> {
   const slots = new Set<number>();
   for (const path of rotatedSet(file)) {
-    for await (const line of objectsOf(path)) {
-      const slot = 'value' in line ? SLOT.safeParse(line.value.slot) : null;
-      if (slot?.success) slots.add(slot.data);
+    for await (const { bytes } of linesOf(path)) {
+      const slot = slotIn(bytes);
+      if (slot !== null) slots.add(slot);
     }
   }
   return slots;
+}
+
+async function firstSlotOf(file: string): Promise<number | null> {
+  if (!existsSync(file)) return null;
+  for await (const { bytes } of linesOf(file)) {
+    const slot = slotIn(bytes);
+    if (slot !== null) return slot;
+  }
+  return null;
+}
+
+/** The slot that a line of a series begins with; null where it is none. */
+function slotIn(line: Buffer): number | null {
+  if (line.toString('latin1', 0, SLOT_PREFIX.length) !== SLOT_PREFIX) return null;
+  let slot = 0;
+  for (let at = SLOT_PREFIX.length; ; at += 1) {
+    const digit = line[at]! - 0x30;
+    if (digit >= 0 && digit <= 9) slot = slot * 10 + digit;
+    else
+      return at > SLOT_PREFIX.length && (line[at] === 0x2c || line[at] === 0x7d) && line.at(-1) === 0x7d ? slot : null;
+  }
+}
+
+/**
+ * The records of a series from a slot on, in the order in which they were written: a later one of the same slot corrects an earlier one.
+ * Lines without a record are left out (integrity.ts tells of them).
+ * @param from ms since the epoch
+ */
+export async function* recordsOf(
+  file: string,
+  from: number,
+): AsyncGenerator<{ slot: number } & Record<string, unknown>> {
+  for (const path of rotatedSet(file)) {
+    for await (const { bytes } of linesOf(path)) {
+      const slot = slotIn(bytes);
+      if (slot !== null && slot >= from) yield JSON.parse(bytes.toString());
+    }
+  }
 }

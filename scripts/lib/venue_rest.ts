@@ -65,8 +65,15 @@ export class VenueRest {
   /**
    * GET of `path` (with query), or a POST of its path with the JSON `body`, costing `weight`. Never throws.
    * @param share of the venue's weight that may be used up to here: what is not urgent leaves some for what is
+   * @param headers what a GET needs besides, such as a signature
    */
-  async ask(path: string, weight: number, body: string | null = null, share = BUDGET_SHARE): Promise<RestAnswer> {
+  async ask(
+    path: string,
+    weight: number,
+    body: string | null = null,
+    share = BUDGET_SHARE,
+    headers: Record<string, string> = {},
+  ): Promise<RestAnswer> {
     const { weightPerMinute, weightHeader } = this.options;
     // Minutes are the wall clock's, as the venue and other processes have them. A wait for the next one is short however it is set.
     const now = Date.now();
@@ -82,7 +89,7 @@ export class VenueRest {
       this.budget.take(now, weight);
       const answer = await this.pool.request(
         body === null
-          ? { path, method: 'GET' }
+          ? { path, method: 'GET', headers }
           : { path: path.split('?')[0]!, method: 'POST', body, headers: { 'content-type': 'application/json' } },
       );
       const text = await answer.body.text();

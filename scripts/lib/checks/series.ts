@@ -78,7 +78,7 @@ async function judge(state: SeriesState, context: Context, findings: Finding[]):
     );
   const doubled = [...slots].filter(([slot, times]) => slot >= from && slot <= to && times > 1).length;
   if (doubled > 0) add('double_slots', `${plural(doubled, 'slot')} written more than once`, 'medium');
-  const age = now - ((state.last_slot ?? now) + state.cadence_ms);
+  const age = now - ((state.last_slot ?? now) + state.cadence_ms + state.delay_ms);
   if (age > LATE_MS) {
     const why = state.error === null ? '' : `: ${state.error}`;
     add('silent', `the next slot is ${Math.round(age / MINUTE_MS)} min late${why}`, age > SILENT_MS ? 'high' : 'low');
