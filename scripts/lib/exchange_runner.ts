@@ -106,6 +106,8 @@ export class ExchangeRunner implements FeedOutput {
   private readonly asking = new Set<Promise<void>>();
   private running = 0;
   private paused = false;
+  /** The instrument lists are there: before, nobody can tell what an answer's sizes are in. */
+  private isListed = false;
   /** When the next page of the past may be asked for; this and all waits here are by the steady clock, ms. */
   private nextHistoryAt = 0;
   /** When the next connection may be opened, ms. */
@@ -164,6 +166,7 @@ export class ExchangeRunner implements FeedOutput {
       if (optional) await this.ask(path, weight);
       else await this.fetchUntilServed(path, weight);
     }
+    this.isListed = true;
     await this.remember();
     if (this.stopped) return;
     for (const connection of this.connections) this.sockets.push(this.openSocket(connection));
@@ -524,6 +527,7 @@ export class ExchangeRunner implements FeedOutput {
     idMember: History['idMember'],
     dataSource: string,
   ): Promise<{ ids: number[] } | { retryAt: number; isFailure: boolean; refusal: string | null }> {
+    if (!this.isListed) return { retryAt: steadyNow() + FIRST_RETRY_MS, isFailure: false, refusal: null };
     await this.historyTurn(weight);
     const answer = await this.rest.ask(path, weight, this.module.postBody?.(path) ?? null, HISTORY_SHARE);
     if (answer.kind !== 'ok') {
@@ -541,8 +545,14 @@ export class ExchangeRunner implements FeedOutput {
       this.sink.rowsWait();
       this.countDistinct(rowType, row);
     };
-    const understood = this.feed.rest(path, answer.body, nowMicros(), { row, event: (event) => this.event(event) });
-    if (understood) return { ids };
+    let rejected = 0;
+    const event = (each: FeedEvent) => {
+      rejected += each.kind === 'rejected' ? 1 : 0;
+      this.event(each);
+    };
+    const understood = this.feed.rest(path, answer.body, nowMicros(), { row, event });
+    // Rows that nobody understands are there all the same: that is no word on what the venue has.
+    if (understood && (ids.length > 0 || rejected === 0)) return { ids };
     this.count('history_failed', 'answer');
     return { retryAt: steadyNow(), isFailure: true, refusal: null };
   }
