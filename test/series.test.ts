@@ -9,7 +9,7 @@ import type { Context } from '../scripts/lib/checks/check.ts';
 import { series as check } from '../scripts/lib/checks/series.ts';
 import { objectsOf, rotatedSet } from '../scripts/lib/jsonl.ts';
 import { createLogger } from '../scripts/lib/log.ts';
-import { Series, type SeriesPlan, slotOf } from '../scripts/lib/series.ts';
+import { recordsOf, Series, type SeriesPlan, slotOf } from '../scripts/lib/series.ts';
 
 const MINUTE = 60_000;
 const PLAN: SeriesPlan = { name: 'tops', file: 'tops/tops.jsonl', cadenceMs: MINUTE, catchUpSlots: 60 };
@@ -116,6 +116,71 @@ describe('a series', () => {
     const read = [];
     for await (const line of objectsOf(file())) read.push('bad' in line ? `${line.number} bad` : line.number);
     assert.deepEqual(read, [1, 2, '3 bad', '4 bad']);
+  });
+
+  test('begins where it is told, and a slot is due only after its delay', async () => {
+    const series = await open({ ...PLAN, delayMs: 5 * MINUTE });
+    series.beginAt(T0 - 8 * MINUTE + 1);
+    assert.deepEqual(
+      series.due(now).map((slot) => (slot - T0) / MINUTE),
+      [-8, -7, -6, -5],
+    );
+    await series.turn(compute, NEVER, now - MINUTE);
+    assert.equal(series.state.last_slot, T0 - 6 * MINUTE, 'what it is made of is known up to there');
+    now += 59_000;
+    await series.turn(compute, NEVER);
+    assert.equal(series.state.last_slot, T0 - 5 * MINUTE);
+    assert.deepEqual([series.state.last_run, series.state.last_success], [now, now]);
+    await series.close();
+  });
+
+  test('writes several slots at once, or, where one is wrong, none', async () => {
+    const series = await open();
+    const three = [0, 2, 3].map((n) => [T0 + n * MINUTE, [{ n }]] as const);
+    series.writeAll(three);
+    assert.deepEqual(
+      lines().map(({ slot }) => (slot - T0) / MINUTE),
+      [0, 2, 3],
+    );
+    assert.deepEqual(series.state.missing, [T0 + MINUTE]);
+    const state = structuredClone(series.state);
+    assert.throws(
+      () =>
+        series.writeAll([
+          [T0 + 4 * MINUTE, [{}]],
+          [T0 + 5 * MINUTE, []],
+        ]),
+      /missing, not empty/,
+    );
+    assert.deepEqual([series.state, lines().length], [state, 3]);
+    await series.close();
+  });
+
+  test('renames its file when it is long, keeps what is to be kept, and reads all of it', async () => {
+    const DAY = 24 * 60 * MINUTE;
+    const plan = { ...PLAN, cadenceMs: DAY, catchUpSlots: 0, keepDays: 30 };
+    now = T0 + 100 * DAY;
+    let series = await open(plan);
+    const first = slotOf(T0, plan);
+    for (let day = 0; day < 75; day += 1) {
+      series.write(first + day * DAY, [{ day }]);
+      if (day === 33) {
+        await series.close();
+        series = await open(plan);
+      }
+    }
+    await series.close();
+    const days: unknown[] = [];
+    for await (const record of recordsOf(file(), 0)) days.push(record.day);
+    assert.deepEqual(
+      days,
+      Array.from({ length: days.length }, (_, i) => 75 - days.length + i),
+    );
+    assert.ok(days.length >= 30 && days.length <= 50, `${days.length} days`);
+    assert.ok(rotatedSet(file()).length >= 3);
+    const some: unknown[] = [];
+    for await (const record of recordsOf(file(), first + 73 * DAY)) some.push(record.day);
+    assert.deepEqual(some, [73, 74]);
   });
 
   test('has one writer', async () => {

@@ -23,8 +23,6 @@ export interface SeriesPlan {
   delayMs?: number;
   /** So many slots back a missed one is still completed. */
   catchUpSlots: number;
-  /** A series that has no record yet begins so many slots back. Default 0: with the present one. */
-  beginSlots?: number;
   /** Records are kept for so many days; absent: whoever rotates the file decides. */
   keepDays?: number;
 }
@@ -71,6 +69,7 @@ export function slotOf(time: number, { cadenceMs, offsetMs = 0 }: Pick<SeriesPla
 export class Series {
   /** The first slot of the present file; null: it is empty. */
   private fileSince: number | null = null;
+  private begin: number | null = null;
 
   private constructor(
     private readonly plan: SeriesPlan,
@@ -104,13 +103,18 @@ export class Series {
     }
   }
 
-  /** Slots that are over at `now` and have no record, oldest first. A series that has none yet begins with the last one. */
+  /** A series that has no record yet begins with the slot of this time, and not with the present one. */
+  beginAt(time: number): void {
+    this.begin = slotOf(time, this.plan);
+  }
+
+  /** Slots that are over at `now` and have no record, oldest first. A series that has none yet begins with the last one, unless it was told. */
   due(now: number): number[] {
-    const { cadenceMs, catchUpSlots, delayMs = 0, beginSlots = 0 } = this.plan;
+    const { cadenceMs, catchUpSlots, delayMs = 0 } = this.plan;
     const { last_slot: last, missing } = this.state;
     const present = slotOf(now - delayMs, this.plan);
     const oldest = present - catchUpSlots * cadenceMs;
-    const next = last === null ? present - beginSlots * cadenceMs : Math.max(last + cadenceMs, oldest);
+    const next = last === null ? (this.begin ?? present) : Math.max(last + cadenceMs, oldest);
     const since: number[] = [];
     for (let slot = next; slot <= present; slot += cadenceMs) since.push(slot);
     return [...missing.filter((slot) => slot >= oldest), ...since];
