@@ -13,7 +13,14 @@ import {
   TRADES,
   WHOLE_BOOKS,
 } from '../scripts/lib/gap_finder.ts';
-import { type FinderOptions, type GapStream, keyOf, liquidationsBeside, openGaps } from '../scripts/lib/gap_rows.ts';
+import {
+  type FinderOptions,
+  type GapStream,
+  givenUpGaps,
+  keyOf,
+  liquidationsBeside,
+  openGaps,
+} from '../scripts/lib/gap_rows.ts';
 import { encodeRow, type GapRow, type OrderbookUpdateRow, type TradeRow } from '../scripts/lib/rows.ts';
 import { ensureTier } from '../scripts/lib/schema.ts';
 import { sampleTrade } from './fixtures.ts';
@@ -319,6 +326,30 @@ describe('holes in hot', () => {
     assert.deepEqual(await pipeline.query(`SELECT status, rows, filled_rows FROM ${DATABASE}.gaps_now`), [
       ['filled', '3', '3'],
     ]);
+  });
+
+  test('a gap that was given up is filled by rows that come late, and stays filled whatever is said of it afterwards', async () => {
+    await trades([1, 2, 6]);
+    const { gaps } = await findMissing(options, TRADES, [BTC], new Map(), Date.now(), ALL);
+    const gap = gaps[0]!;
+    const givenUp: GapRow = {
+      ...gap,
+      status: 'unfillable',
+      filled_rows: 0,
+      closed_at: START,
+      reason: 'the history has nothing',
+    };
+    await insert('gaps', [encodeRow('gap', gap), encodeRow('gap', givenUp)]);
+    assert.deepEqual(await givenUpGaps(options, START), [], 'it was given up too long ago');
+    const [known] = await givenUpGaps(options, START - 1);
+    assert.equal(known!.gap_id, gap.gap_id);
+    assert.deepEqual(await findFilled(options, [TRADES], [known!], Date.now()), []);
+    await trades([3, 4, 5]);
+    const [filled] = await findFilled(options, [TRADES], [known!], Date.now());
+    await insert('gaps', [encodeRow('gap', filled!)]);
+    await insert('gaps', [encodeRow('gap', { ...givenUp, closed_at: START + 1 })]);
+    assert.deepEqual(await pipeline.query(`SELECT status, filled_rows FROM ${DATABASE}.gaps_now`), [['filled', '3']]);
+    assert.deepEqual(await givenUpGaps(options, START - 1), []);
   });
 
   /** `[first, last, previous last]`, or a snapshot's id. */

@@ -11,6 +11,7 @@ import {
   type FinderOptions,
   type GapCount,
   type GapStream,
+  givenUpGaps,
   keyOf,
   type Look,
   liquidationsBeside,
@@ -32,6 +33,9 @@ const STATE = z.object({
 /** The chains of all books, as their marks are named. */
 const CHAINS = 'orderbook_update';
 
+/** What was given up is looked at again this often, for this long, ms: so late can rows still come from a collector's disk. */
+const GIVEN_UP_EVERY_MS = 60_000;
+const GIVEN_UP_FOR_MS = 3_600_000;
 /** After a failed look the next one waits longer, up to this. */
 const LAST_WAIT_MS = 60_000;
 
@@ -71,6 +75,8 @@ export class GapKeeper {
   private readonly lookedAt = new Map<string, number>();
   /** By gap: when it was told last, or first seen open by this run; steady clock, ms. */
   private readonly toldAt = new Map<string, number>();
+  /** When what was given up was last looked at, steady clock, ms. */
+  private givenUpAt = Number.NEGATIVE_INFINITY;
   /** Streams that hot had at the start. */
   private readonly stored = new Map<DataType, GapStream[]>();
 
@@ -121,13 +127,16 @@ export class GapKeeper {
       .flatMap(({ gaps }) => gaps)
       .flatMap((gap) => [gap, ...liquidationsBeside(options, options.besideLiquidations, gap, now)]);
     const open = await openGaps(options);
-    const filled = await findFilled(options, options.sequences, open, now);
+    const isTime = begun - this.givenUpAt >= GIVEN_UP_EVERY_MS;
+    const givenUp = isTime ? await givenUpGaps(options, now - GIVEN_UP_FOR_MS) : [];
+    const filled = await findFilled(options, options.sequences, [...open, ...givenUp], now);
     await this.publish([...found, ...filled]);
     await this.announce(open, new Set(filled.map(({ gap_id }) => gap_id)), begun);
     this.stats.lastFound = found.length + filled.length;
     this.stats.declared += found.length;
     this.stats.filled += filled.length;
     this.stats.lastLookAt = now;
+    if (isTime) this.givenUpAt = begun;
     for (const [name, { marks }] of looks) {
       this.lookedAt.set(name, begun);
       for (const [key, mark] of marks) this.marksOf(name).set(key, mark);

@@ -85,10 +85,19 @@ export async function causeOf(
 }
 
 /** Gaps whose last state is open, newest first. */
-export async function openGaps({ client, database }: FinderOptions): Promise<GapRow[]> {
+export function openGaps(options: FinderOptions): Promise<GapRow[]> {
+  return gapsWhere(options, "status = 'open'");
+}
+
+/** Gaps that were given up after `since` (ms), of which it is known how many rows they lack: such rows may come late from a collector's disk. */
+export function givenUpGaps(options: FinderOptions, since: number): Promise<GapRow[]> {
+  return gapsWhere(options, `status = 'unfillable' AND rows > ifNull(filled_rows, 0) AND closed_at > ${at(since)}`);
+}
+
+async function gapsWhere({ client, database }: FinderOptions, condition: string): Promise<GapRow[]> {
   const query = [
     `SELECT exchange, market_type, symbol, instrument, gap_id, data_type, from_id, to_id, ${ms('from_time')}, ${ms('to_time')}, cause,`,
-    `toString(rows), ${ms('detected_at')}, data_source FROM ${database}.gaps_now WHERE status = 'open' ORDER BY from_time DESC`,
+    `toString(rows), ${ms('detected_at')}, data_source FROM ${database}.gaps_now WHERE ${condition} ORDER BY from_time DESC`,
   ].join(' ');
   return (await selectText(client, query, QUERY_LIMITS)).map((cells) => {
     const [exchange, market_type, symbol, instrument, gap_id, data_type, from_id, to_id, ...rest] = cells as string[];

@@ -193,7 +193,7 @@ export async function countGaps(
   database: string,
   base: number,
 ): Promise<Map<string, number>> {
-  const query = `SELECT exchange, data_type, sum(missing) FROM (SELECT exchange, any(data_type) AS data_type, gap_id, argMax(ifNull(rows, 0) - ifNull(filled_rows, 0), js_seq) AS missing FROM ${database}.gaps WHERE js_seq > ${base} GROUP BY exchange, gap_id) GROUP BY exchange, data_type`;
+  const query = `SELECT exchange, data_type, sum(missing) FROM (SELECT exchange, any(data_type) AS data_type, gap_id, argMax(ifNull(rows, 0) - ifNull(filled_rows, 0), (status = 'filled', js_seq)) AS missing FROM ${database}.gaps WHERE js_seq > ${base} GROUP BY exchange, gap_id) GROUP BY exchange, data_type`;
   const rows = await selectText(client, query);
   return new Map(rows.map(([exchange, type, missing]) => [ledgerKey(exchange!, type!), Number(missing)]));
 }

@@ -75,7 +75,10 @@ function epochTableSql(database: string): string {
   ].join('\n');
 }
 
-/** The present state of each gap: its states are only ever added to. */
+/**
+ * The present state of each gap: its states are only ever added to. Filled is the last one, whatever comes after it: what a collector says of
+ * the venue's history may be on its way while the rows come by another one.
+ */
 function gapsNowSql(database: string): string {
   const own = TABLES.gap.columns.map((column) => column.name);
   const constant = [...STREAM_COLUMNS, 'gap_id'];
@@ -83,7 +86,9 @@ function gapsNowSql(database: string): string {
   return [
     `CREATE OR REPLACE VIEW ${database}.gaps_now AS`,
     `SELECT ${constant.join(', ')},`,
-    newest.map((column) => `    argMax(each.${column}, (each.js_epoch, each.js_seq)) AS ${column}`).join(',\n'),
+    newest
+      .map((column) => `    argMax(each.${column}, (each.status = 'filled', each.js_epoch, each.js_seq)) AS ${column}`)
+      .join(',\n'),
     `FROM ${database}.gaps AS each`,
     `GROUP BY ${constant.join(', ')}`,
   ].join('\n');

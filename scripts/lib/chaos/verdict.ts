@@ -323,19 +323,28 @@ interface SentStream extends Stream {
 }
 
 async function sentBy(control: string): Promise<SentStream[]> {
-  const { body } = await request(`${control}/ledger`);
-  return ((await body.json()) as { streams: SentStream[] }).streams;
+  const { text } = await ask(`${control}/ledger`);
+  return (JSON.parse(text) as { streams: SentStream[] }).streams;
+}
+
+/** A connection that was kept may have been closed by the other side in the same moment: then it is asked once more. */
+async function ask(url: string): Promise<{ status: number; text: string }> {
+  const once = async () => {
+    const { body, statusCode: status } = await request(url);
+    return { status, text: await body.text() };
+  };
+  return once().catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'UND_ERR_SOCKET') throw error;
+    return once();
+  });
 }
 
 /** Keys of a stream in the order in which they were sent. @throws when the simulator does not know all any more */
 async function sentKeys(control: string, { exchange, symbol, data_type }: Stream): Promise<string[]> {
-  const { body, statusCode } = await request(
-    `${control}/ledger/keys?${new URLSearchParams({ exchange, symbol, data_type })}`,
-  );
-  const text = await body.text();
-  if (statusCode === 404) return [];
+  const { status, text } = await ask(`${control}/ledger/keys?${new URLSearchParams({ exchange, symbol, data_type })}`);
+  if (status === 404) return [];
   const lines = text.split('\n').filter((line) => line !== '');
-  if (statusCode !== 200 || lines[0]?.startsWith('#'))
+  if (status !== 200 || lines[0]?.startsWith('#'))
     throw new Error(`the simulator's keys of ${exchange} ${symbol} ${data_type}: ${lines[0]}`);
   return lines.map(plainKey);
 }
