@@ -28,6 +28,8 @@ export interface SeriesPlan {
 }
 
 const DAY_MS = 86_400_000;
+/** The time of the last look is written this often when nothing else is. */
+const RUN_KEPT_MS = 60_000;
 /** A file is renamed when it has records of so large a part of the days that are kept: as much is kept besides. */
 const FILE_SHARE = 1 / 3;
 /** Slots that are computed before what came of them is written: one write, one sync. */
@@ -70,6 +72,8 @@ export class Series {
   /** The first slot of the present file; null: it is empty. */
   private fileSince: number | null = null;
   private begin: number | null = null;
+  /** What the health file says of the last look. */
+  private saved: Pick<SeriesState, 'error' | 'last_run'> = { error: null, last_run: null };
 
   private constructor(
     private readonly plan: SeriesPlan,
@@ -231,7 +235,9 @@ export class Series {
     this.state.last_run = this.clock();
     if (isComplete) this.state.last_success = this.state.last_run;
     if (error !== undefined) this.state.error = error;
-    this.save();
+    // Looks are frequent, and most of them find nothing: their times are kept to the minute.
+    const age = Math.abs(this.state.last_run - (this.saved.last_run ?? 0));
+    if (this.state.error !== this.saved.error || age >= RUN_KEPT_MS) this.save();
   }
 
   async close(): Promise<void> {
@@ -241,6 +247,7 @@ export class Series {
 
   private save(): void {
     writeJsonAtomic(this.path, this.state);
+    this.saved = { error: this.state.error, last_run: this.state.last_run };
   }
 }
 
