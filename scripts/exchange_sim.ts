@@ -35,12 +35,17 @@ exchange_sim.ts: simulated exchanges on 127.0.0.1, each with its venue's own pro
                               beginning, as fast as it reads
   --drop-diff N               keep the Nth depth update of the session (from 1) from the wire
 
+okx_derivatives also has candles and tickers of 27 coins, a year back, and positions of an account for a signed request with the
+key demo-key, the secret demo-secret and the passphrase demo-passphrase.
+
 Control: GET /ledger, GET /ledger/keys?exchange=&symbol=&data_type=, POST /control with {"action": …}:
   stop | start
   close            exchange [code]                            drop, repeat, reorder  exchange [symbol] [data_type] [count]
   silence          exchange seconds [symbol] [data_type]      garbage                exchange [count]
   rest             exchange status(429|418|403) [retry_after] [count]
   ack_silent       exchange [count]                           shutdown_notice        exchange
+  away             exchange seconds                           REST answers 503 to everything for that long by the exchange's clock,
+                     which skip moves
   skip             exchange seconds                           that many seconds (1 to 7200) pass for the exchange at once: its
                      markets live through them, its clock is ahead from then on, no socket is closed for them
 
@@ -83,6 +88,7 @@ const ACTION = z.discriminatedUnion('action', [
   }),
   z.strictObject({ action: z.literal('ack_silent'), exchange, count }),
   z.strictObject({ action: z.literal('shutdown_notice'), exchange }),
+  z.strictObject({ action: z.literal('away'), exchange, seconds: z.number().positive().max(86_400) }),
   z.strictObject({ action: z.literal('skip'), exchange, seconds: z.number().int().min(1).max(MAX_SKIP_SECONDS) }),
 ]);
 
@@ -289,6 +295,9 @@ class ControlDesk {
         break;
       case 'rest':
         faults.refuse(action.status, action.retry_after, action.count);
+        break;
+      case 'away':
+        faults.goAway(action.seconds * 1000);
         break;
       case 'ack_silent':
         faults.silenceSubscribes(action.count);

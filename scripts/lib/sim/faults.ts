@@ -38,6 +38,7 @@ export class Faults {
   private rules: Rule[] = [];
   private refusals: Refusal[] = [];
   private silencedSubscribes = 0;
+  private awayUntil = Number.NEGATIVE_INFINITY;
 
   constructor(private readonly clock: () => number) {}
 
@@ -80,6 +81,15 @@ export class Faults {
     const due = this.refusals[0];
     if (due) due.left--;
     return due;
+  }
+
+  /** Answers no request from now on, for that long by the exchange's own clock; a later call takes the place of an earlier one. */
+  goAway(ms: number): void {
+    this.awayUntil = this.clock() + ms;
+  }
+
+  isAway(): boolean {
+    return this.clock() < this.awayUntil;
   }
 
   /** Acknowledges the next `count` subscriptions without serving them. */

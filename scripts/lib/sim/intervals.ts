@@ -19,3 +19,21 @@ export type Interval = keyof typeof INTERVALS;
 export function isInterval(name: string): name is Interval {
   return Object.hasOwn(INTERVALS, name);
 }
+
+/** OKX's bars by their names: length, and by how much their boundaries lie before those of UTC, ms. A day begins at midnight in Hong Kong. */
+export const OKX_BARS: Readonly<Record<string, readonly [length: number, shift: number]>> = {
+  '1m': [60_000, 0],
+  '3m': [180_000, 0],
+  '5m': [300_000, 0],
+  '15m': [900_000, 0],
+  '30m': [1_800_000, 0],
+  '1H': [3_600_000, 0],
+  '2H': [7_200_000, 0],
+  '4H': [14_400_000, 0],
+  '6H': [21_600_000, 28_800_000],
+  '12H': [43_200_000, 28_800_000],
+  '1D': [86_400_000, 28_800_000],
+  '6Hutc': [21_600_000, 0],
+  '12Hutc': [43_200_000, 0],
+  '1Dutc': [86_400_000, 0],
+};

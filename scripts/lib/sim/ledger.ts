@@ -47,6 +47,8 @@ export interface Counters {
   garbage: number;
   rest_requests: number;
   rest_refused: number;
+  /** Requests that came while the exchange was away. */
+  rest_away: number;
   subscriptions_silenced: number;
   shutdown_notices: number;
   control_actions: number;
@@ -207,6 +209,7 @@ export class Ledger {
     garbage: 0,
     rest_requests: 0,
     rest_refused: 0,
+    rest_away: 0,
     subscriptions_silenced: 0,
     shutdown_notices: 0,
     control_actions: 0,

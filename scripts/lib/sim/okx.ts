@@ -1,6 +1,6 @@
 /** OKX as its clients see it: two socket paths, the conversation on them, and REST. */
 import type { Route } from './okx_pair.ts';
-import { okxFault, okxOk, okxRefusal, RequestLimits, TOO_MANY } from './okx_rest.ts';
+import { AWAY, okxFault, okxOk, okxRefusal, RequestLimits, TOO_MANY } from './okx_rest.ts';
 import type { OkxSource } from './okx_seeded.ts';
 import type { ConnectionRules, Peer, RestAnswer, RestRequest, Session, Venue, Wire } from './venue.ts';
 
@@ -76,6 +76,10 @@ export class Okx implements Venue {
 
   refusal(status: number): RestAnswer {
     return okxRefusal(status);
+  }
+
+  unavailable(): RestAnswer {
+    return AWAY;
   }
 
   rest(request: RestRequest): RestAnswer {

@@ -21,6 +21,12 @@ const KNOWN: Readonly<Record<string, Steps>> = {
   DOGE: { spot: [5, 6], swap: [5, 2, 3] },
 };
 
+/** Coins whose swaps have candles and tickers, also where none of the simulated markets is theirs. */
+export const CHARTED_COINS = [
+  ...['BTC', 'ETH', 'XRP', 'BNB', 'SOL', 'LTC', 'DOGE', 'SUI', 'TRX', 'TON', 'ETC', 'BCH', 'HBAR', 'XLM'],
+  ...['FIL', 'LINK', 'CRO', 'DOT', 'UNI', 'NEAR', 'APT', 'CFX', 'CRV', 'STX', 'LDO', 'TAO', 'AAVE'],
+] as const;
+
 /** One instrument. Sizes are whole numbers of lots: of the base on spot, of contracts on swaps. */
 export interface OkxInstrument {
   readonly product: OkxProduct;
@@ -65,6 +71,11 @@ export function gridOf({ priceDecimals, baseDecimals }: OkxInstrument): Grid {
 export function plain(units: number, decimals: number): string {
   if (decimals <= 0) return String(units * 10 ** -decimals);
   return decimalText(units, decimals).replace(/\.?0+$/, '');
+}
+
+/** A printed price in units of the instrument's last decimal. */
+export function unitsOf(price: string, { priceDecimals }: OkxInstrument): number {
+  return Math.round(Number(price) * 10 ** priceDecimals);
 }
 
 /** A size in lots as the venue prints it: base units on spot, contracts on swaps. */

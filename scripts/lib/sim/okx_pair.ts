@@ -1,10 +1,10 @@
 /** One instrument of OKX over its seeded market: fills, trades, best prices and books on sockets, and the same over REST. */
 
-import { INTERVALS, isInterval } from './intervals.ts';
 import type { Aggregate, Market, MarketSink, Trade } from './market.ts';
 import { levelText, OkxBooks, priceText } from './okx_books.ts';
-import { type OkxInstrument, okxIdentity, plain, sizeText } from './okx_instruments.ts';
+import { type OkxInstrument, okxIdentity, sizeText, unitsOf } from './okx_instruments.ts';
 import { cursorOf, limitOf, okxFault, okxOk, pageOf, wrongParameter } from './okx_rest.ts';
+import { TradeTape } from './trade_tape.ts';
 import { encodeFrame, type Peer, type RestAnswer, type Topic, type Wire } from './venue.ts';
 
 /** The two paths on which channels are served, each on one of them only. */
@@ -25,6 +25,8 @@ const HISTORY_LIMIT = { usual: 100, most: 100 };
 
 export class OkxPair implements MarketSink {
   readonly channels: readonly OkxChannel[];
+  /** Its trades by minutes, since the market began. */
+  readonly tape: TradeTape;
   private readonly fills: Topic;
   private readonly trades: Topic;
   private readonly best: Topic;
@@ -33,13 +35,14 @@ export class OkxPair implements MarketSink {
   constructor(
     exchange: string,
     readonly listed: OkxInstrument,
-    private readonly market: Market,
+    readonly market: Market,
     private readonly wire: Wire,
     diffsPerSecond: number,
     /** Trades that the market keeps. */
     private readonly history: number,
   ) {
     const { symbol, instrument } = listed;
+    this.tape = new TradeTape(unitsOf(market.priceText(1), listed));
     // The ledger's trades are the single fills, which REST tells too; the merged form has ids of its own grain.
     const ledger = (type: string) => wire.ledger.stream(okxIdentity(exchange, listed, type));
     this.fills = wire.topic(`trades-all:${instrument}`, 'trade', symbol, ledger('trade'));
@@ -63,6 +66,7 @@ export class OkxPair implements MarketSink {
   }
 
   trade({ id, price, quantity, buyerIsMaker, time }: Trade): void {
+    this.tape.add({ price, quantity, time });
     if (this.fills.subscribers.size === 0) return;
     const row = this.row(id, price, quantity, buyerIsMaker, time, ',"source":"0"');
     this.wire.publish(this.fills, id, this.frame('trades-all', row));
@@ -127,29 +131,6 @@ export class OkxPair implements MarketSink {
     const kept = this.market.tradesFrom(from, from === undefined ? this.history : limit).reverse();
     const page = pageOf(kept, ({ id, time }) => (type === '1' ? id : time), { after, before, limit });
     return okxOk(page.map((trade) => this.restRow(trade)));
-  }
-
-  /** Candles, newest first: `after` older than, `before` newer than. Volumes: of swaps in contracts and in base units, of spot in base and in quote units; then in quote units. */
-  candlesAnswer(query: URLSearchParams): RestAnswer {
-    const bar = (query.get('bar') ?? '1m').replace(/H$/, 'h');
-    if (!isInterval(bar)) return wrongParameter('bar');
-    const [after, before] = [cursorOf(query, 'after'), cursorOf(query, 'before')];
-    if (after === null) return wrongParameter('after');
-    if (before === null) return wrongParameter('before');
-    const width = INTERVALS[bar];
-    const now = Math.floor(this.wire.clock());
-    const newestFirst = this.market.candles(width, 0, now).reverse();
-    const page = pageOf(newestFirst, ({ start }) => start, { after, before, limit: limitOf(query, 100, 300) });
-    const { market, listed } = this;
-    return okxOk(
-      page.map(({ start, open, high, low, close, quantity, worth }) => {
-        const prices = [open, high, low, close].map((price) => priceText(market, price));
-        const inQuote = market.worthText(worth);
-        const inBase = plain(quantity, listed.baseDecimals);
-        const volumes = [sizeText(listed, quantity), listed.product === 'spot' ? inQuote : inBase, inQuote];
-        return `["${[start, ...prices, ...volumes, start + width <= now ? 1 : 0].join('","')}"]`;
-      }),
-    );
   }
 
   private restRow({ id, price, quantity, buyerIsMaker, time }: Trade): string {

@@ -13,6 +13,9 @@ const LIMITS: Readonly<Record<string, number>> = {
   '/api/v5/market/history-trades': 20,
   '/api/v5/market/candles': 40,
   '/api/v5/market/history-candles': 20,
+  '/api/v5/market/ticker': 20,
+  '/api/v5/market/tickers': 20,
+  '/api/v5/account/positions': 10,
   '/api/v5/public/funding-rate': 10,
   '/api/v5/public/funding-rate-history': 10,
   '/api/v5/public/open-interest': 20,
@@ -48,6 +51,9 @@ export const NO_INSTRUMENT = okxFault('51001', "Instrument ID, Instrument ID cod
 
 /** What the venue says to one request too many. It sends no retry-after: who asks has to wait for the next window. */
 export const TOO_MANY = okxFault('50011', 'Too Many Requests', 429);
+
+/** What the venue says while it is away. */
+export const AWAY = okxFault('50001', 'Service temporarily unavailable. Please try again later', 503);
 
 /** The venue's answer when it refuses on demand: `status` 403 comes from the firewall before it, as a page. */
 export function okxRefusal(status: number): RestAnswer {

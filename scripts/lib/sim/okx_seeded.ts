@@ -22,6 +22,11 @@ export interface OkxSource {
   done(): boolean | null;
 }
 
+/** What answers some paths beside those of the markets; undefined for any other. */
+export interface RestPart {
+  rest(request: RestRequest): RestAnswer | undefined;
+}
+
 const INST_TYPES = ['SPOT', 'MARGIN', 'SWAP', 'FUTURES', 'OPTION'];
 
 export class OkxSeeded implements OkxSource {
@@ -32,6 +37,7 @@ export class OkxSeeded implements OkxSource {
     private readonly product: OkxProduct,
     private readonly pairs: readonly OkxPair[],
     private readonly readings: OkxReadings | undefined,
+    private readonly beside: readonly RestPart[],
   ) {
     const all = [...pairs.flatMap(({ channels }) => channels), ...(readings?.channels ?? [])];
     this.channels = new Map(all.map((channel) => [channel.name, channel]));
@@ -67,10 +73,11 @@ export class OkxSeeded implements OkxSource {
         return this.ofPair(query, (pair) => pair.tradesAnswer(query));
       case '/api/v5/market/history-trades':
         return this.ofPair(query, (pair) => pair.historyAnswer(query));
-      case '/api/v5/market/candles':
-      case '/api/v5/market/history-candles':
-        return this.ofPair(query, (pair) => pair.candlesAnswer(query));
       default:
+        for (const part of this.beside) {
+          const answer = part.rest(request);
+          if (answer) return answer;
+        }
         return this.readings?.rest(request);
     }
   }

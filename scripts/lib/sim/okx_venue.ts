@@ -1,7 +1,9 @@
 /** OKX spot or swaps, put together from their parts. */
 import { Market, seededRandom, seedFor } from './market.ts';
 import { OKX_RULES, Okx } from './okx.ts';
-import { gridOf, type OkxProduct, okxListed } from './okx_instruments.ts';
+import { OkxAccount } from './okx_account.ts';
+import { OkxChart, OkxCharts } from './okx_chart.ts';
+import { CHARTED_COINS, gridOf, type OkxInstrument, type OkxProduct, okxListed, unitsOf } from './okx_instruments.ts';
 import { OkxPair } from './okx_pair.ts';
 import { type OkxPerpetual, OkxReadings, okxFundingHours } from './okx_readings.ts';
 import { OkxReplay } from './okx_replay.ts';
@@ -9,6 +11,7 @@ import { OkxSeeded } from './okx_seeded.ts';
 import { type SimulatorOptions, TRADE_HISTORY, type VenueMaker } from './options.ts';
 import { fairOf } from './pairs.ts';
 import { Perpetual } from './perpetual.ts';
+import { PricePath } from './price_path.ts';
 import type { Wire } from './venue.ts';
 
 /** One product of OKX over seeded markets or a recorded session. */
@@ -56,6 +59,33 @@ function seeded(product: OkxProduct, name: string, wire: Wire, options: Simulato
     }
     return new OkxPair(name, listed, market, wire, diffsPerSecond, history);
   });
+  const charts = new OkxCharts(product, chartsOf(product, pairs, seed, wire), wire.clock);
   const readings = product === 'swap' ? new OkxReadings(name, perpetuals, wire) : undefined;
-  return new OkxSeeded(product, pairs, readings);
+  const beside = product === 'swap' ? [charts, new OkxAccount(charts, seed, wire.clock)] : [charts];
+  return new OkxSeeded(product, pairs, readings, beside);
+}
+
+/** Charts of all markets, and of the swaps of coins that have none. */
+function chartsOf(product: OkxProduct, pairs: readonly OkxPair[], seed: number, wire: Wire): OkxChart[] {
+  const started = Math.floor(wire.clock());
+  const quantityPerQuote = ({ baseDecimals, startPrice }: OkxInstrument): number => 10 ** baseDecimals / startPrice;
+  const traded = pairs.map(({ listed, market, tape }) => {
+    // The past ends where the market begins.
+    const price = unitsOf(market.priceText(market.bestBid), listed);
+    const path = { seed, base: listed.base, price, anchor: started, quantityPerQuote: quantityPerQuote(listed) };
+    return new OkxChart(listed, new PricePath(path), { market, tape, started });
+  });
+  if (product === 'spot') return traded;
+  const ids = new Set(pairs.map(({ listed }) => listed.instrument));
+  const others = CHARTED_COINS.map((coin) => okxListed(product, `${coin}-USDT`, seed));
+  return [
+    ...traded,
+    ...others
+      .filter(({ instrument }) => !ids.has(instrument))
+      .map((listed) => {
+        const price = listed.startPrice * 10 ** listed.priceDecimals;
+        const path = { seed, base: listed.base, price, anchor: null, quantityPerQuote: quantityPerQuote(listed) };
+        return new OkxChart(listed, new PricePath(path), null);
+      }),
+  ];
 }

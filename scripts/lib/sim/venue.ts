@@ -4,7 +4,13 @@
  * A new exchange is one file with a `Venue`: its REST answers, its conversation on a socket, and how market events become
  * its frames.
  */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import {
+  createServer,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type RawData, WebSocket, WebSocketServer } from 'ws';
@@ -19,6 +25,13 @@ const MAX_MESSAGE_BYTES = 64 * 1024;
 const SOCKET_LIFE_MS = 24 * 3_600_000;
 /** Heartbeats are looked at this often, or four times per interval where that is more. */
 const HEARTBEAT_CHECK_MS = 1000;
+
+/** What a proxy says for an exchange that is not there. */
+const UNAVAILABLE: RestAnswer = {
+  status: 503,
+  body: '<html><head><title>503 Service Temporarily Unavailable</title></head><body><center><h1>503 Service Temporarily Unavailable</h1></center></body></html>',
+  headers: { 'content-type': 'text/html' },
+};
 
 /** The rules of a venue's connections. */
 export interface ConnectionRules {
@@ -35,6 +48,10 @@ export interface RestRequest {
   readonly query: URLSearchParams;
   /** As sent; empty without one. */
   readonly body: string;
+  /** Path and query as they were sent: what a signature is over. */
+  readonly target?: string;
+  /** By their names in lower case. */
+  readonly headers?: IncomingHttpHeaders;
 }
 
 export interface RestAnswer {
@@ -67,6 +84,8 @@ export interface Venue {
   rest(request: RestRequest): RestAnswer;
   /** The venue's own answer when it refuses: rate limit, ban, firewall. */
   refusal(status: number, retryAfter: number): RestAnswer;
+  /** The venue's own answer while it is away; absent where what stands before it answers. */
+  unavailable?(): RestAnswer;
   hasSocketPath(path: string): boolean;
   /** Opens the conversation of a new socket on such a path. */
   open(peer: Peer, url: URL): Session;
@@ -449,15 +468,21 @@ function answerRest(venue: Venue, wire: Wire, request: IncomingMessage, response
   });
   request.on('end', () => {
     wire.ledger.counters.rest_requests++;
-    const fault = wire.faults.refusal();
-    const answer = fault
-      ? venue.refusal(fault.status, fault.retryAfter)
-      : venue.rest({
-          method: request.method ?? 'GET',
-          path: url?.pathname ?? '',
-          query: url?.searchParams ?? new URLSearchParams(),
-          body: Buffer.concat(pieces).toString(),
-        });
+    const isAway = wire.faults.isAway();
+    if (isAway) wire.ledger.counters.rest_away++;
+    const fault = isAway ? undefined : wire.faults.refusal();
+    const answer = isAway
+      ? (venue.unavailable?.() ?? UNAVAILABLE)
+      : fault
+        ? venue.refusal(fault.status, fault.retryAfter)
+        : venue.rest({
+            method: request.method ?? 'GET',
+            path: url?.pathname ?? '',
+            query: url?.searchParams ?? new URLSearchParams(),
+            body: Buffer.concat(pieces).toString(),
+            target: request.url ?? '',
+            headers: request.headers,
+          });
     if (answer.status === 429 || answer.status === 418 || answer.status === 403) wire.ledger.counters.rest_refused++;
     response.writeHead(answer.status, { 'content-type': 'application/json;charset=UTF-8', ...answer.headers });
     response.end(Buffer.from(answer.body, 'latin1'));
