@@ -1,9 +1,10 @@
 /**
- * Ten days of the desk in fast-forward: the real scripts against the simulated OKX, whose clock and theirs leap by hours, with kills at random
+ * Days of the desk in fast-forward (`npm run test:desk`: ten): the real scripts against the simulated OKX, whose clock and theirs leap by hours, with kills at random
  * and hours in which the venue does not answer. What they wrote is compared with figures that this file computes by itself.
  */
 import assert from 'node:assert/strict';
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -19,7 +20,7 @@ const HOUR = 3_600_000;
 const MINUTE = 60_000;
 const CANDLE = 5 * MINUTE;
 const SEED = Number(process.env.MARKETPRISM_DESK_SEED ?? 1);
-const DAYS = Number(process.env.MARKETPRISM_DESK_DAYS ?? 10);
+const DAYS = Number(process.env.MARKETPRISM_DESK_DAYS ?? 1);
 const COINS = ['BTC', 'ETH', 'XRP', 'SOL', 'DOGE', 'TON', 'LINK', 'AAVE'];
 const THRESHOLD = 3;
 const STEP_LIMIT_MS = 60_000;
@@ -29,27 +30,23 @@ interface Line extends Record<string, unknown> {
   slot: number;
 }
 
-describe(`ten days of the desk, seed ${SEED}`, () => {
+describe(`${DAYS} days of the desk, seed ${SEED}`, () => {
   const dir = mkdtempSync(join(tmpdir(), 'marketprism-desk-'));
   const dataDir = join(dir, 'data');
   const clockFile = join(dir, 'clock');
   const random = seededRandom(SEED);
   const children = new Map<string, Child>();
   const kills = new Map<string, number>();
+  const memory = new Map<string, number[]>();
   let simulator: Simulator;
   let skipped = 0;
   const now = () => Date.now() + skipped;
   let began = 0;
 
   const state = (name: string) => SERIES_STATE.parse(readJson(join(dataDir, 'state', `series-${name}.json`)));
-  const lastOf = (name: string) => {
-    try {
-      return state(name).last_slot ?? 0;
-    } catch {
-      // Not begun yet.
-      return 0;
-    }
-  };
+  /** 0 while it has not begun. */
+  const lastOf = (name: string) =>
+    existsSync(join(dataDir, 'state', `series-${name}.json`)) ? (state(name).last_slot ?? 0) : 0;
 
   async function lines(file: string): Promise<Line[]> {
     const out: Line[] = [];
@@ -91,6 +88,15 @@ describe(`ten days of the desk, seed ${SEED}`, () => {
     if (children.get(name)!.signal('SIGKILL')) kills.set(name, (kills.get(name) ?? 0) + 1);
   }
 
+  /** Resident memory of each script, MiB; one that was killed a moment ago is left out. */
+  function lookAtMemory(): void {
+    for (const [name, { pid }] of children) {
+      const status = pid === undefined ? '' : readFileSync(`/proc/${pid}/status`, 'utf8');
+      const resident = /VmRSS:\s+(\d+)/.exec(status)?.[1];
+      if (resident !== undefined) memory.set(name, [...(memory.get(name) ?? []), Math.round(Number(resident) / 1024)]);
+    }
+  }
+
   /** Time leaps, for the venue and for the scripts. */
   function leap(hours: number): void {
     for (let left = hours; left > 0; left -= 2)
@@ -126,9 +132,10 @@ describe(`ten days of the desk, seed ${SEED}`, () => {
       child.start();
     }
     await caughtUp();
+    lookAtMemory();
     for (let days = 0; days < DAYS; ) {
       const hours = 2 + Math.floor(random() * 9);
-      // Now and then the venue is away for a part of it, or still for a moment afterwards.
+      // Now and then the venue does not answer for the most of it.
       const isAway = random() < 0.25;
       if (isAway)
         simulator.apply({
@@ -143,6 +150,7 @@ describe(`ten days of the desk, seed ${SEED}`, () => {
         killOne();
       }
       await caughtUp();
+      lookAtMemory();
     }
     for (const child of children.values()) {
       const exit = await child.stop();
@@ -240,6 +248,14 @@ describe(`ten days of the desk, seed ${SEED}`, () => {
     context.diagnostic(`${compared} rows; killed ${[...kills].map(([name, times]) => `${name} ${times}×`).join(', ')}`);
   });
 
+  test('memory stays flat', (context) => {
+    for (const [name, figures] of memory) {
+      const [first, last] = [figures[0]!, figures.at(-1)!];
+      context.diagnostic(`${name}: ${first} MiB at first, ${last} at last, at most ${Math.max(...figures)}`);
+      assert.ok(last <= first * 1.5, `${name}: ${figures.join(', ')} MiB`);
+    }
+  });
+
   test('each minute’s summary is there once and counts the coins as they stand', async () => {
     const file = 'sar_slope_jsonl/sar_slope_summary.jsonl';
     for (const line of await checkSlots('sar_slope_summary', file, MINUTE, () => '')) {
@@ -293,7 +309,6 @@ describe(`ten days of the desk, seed ${SEED}`, () => {
     const records = written.map((line) => JSON.parse(line) as Line);
     const from = records[Math.floor(records.length / 2)]!.slot;
     const to = records.at(-1)!.slot + MINUTE;
-    const { spawnSync } = await import('node:child_process');
     const script = join(import.meta.dirname, '..', 'scripts', 'escape_signal_calc.ts');
     const time = (ms: number) => new Date(ms).toISOString();
     const env = { ...process.env, MARKETPRISM_DATA_DIR: dataDir, MARKETPRISM_ESCAPE_THRESHOLD: String(THRESHOLD) };
