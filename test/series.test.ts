@@ -116,6 +116,10 @@ describe('a series', () => {
     const read = [];
     for await (const line of objectsOf(file())) read.push('bad' in line ? `${line.number} bad` : line.number);
     assert.deepEqual(read, [1, 2, '3 bad', '4 bad']);
+    appendFileSync(file(), `{"slot":${T0 + 2 * MINUTE},"value":,}\n`);
+    const records: number[] = [];
+    for await (const { slot } of recordsOf(file(), T0)) records.push((slot - T0) / MINUTE);
+    assert.deepEqual(records, [0, 1], 'what is damaged inside is no record either');
   });
 
   test('begins where it is told, and a slot is due only after its delay', async () => {

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { messageOf, shownAlert } from './alert_text.ts';
 import { ALERT, type Alert, Alerts, type Judged, type News } from './alerts.ts';
-import type { Check, Part } from './checks/check.ts';
+import { type Check, type Part, SEVERITIES } from './checks/check.ts';
 import { type Coverage, completenessOf } from './checks/coverage.ts';
 import { CHECKS } from './checks/index.ts';
 import { type Limits, readLimits, writeLimits } from './checks/limits.ts';
@@ -17,9 +17,12 @@ import { readJson, writeJsonAtomic } from './files.ts';
 import { JsonlWriter } from './jsonl.ts';
 import type { Logger } from './log.ts';
 import { type Delivery, deliver, type Notifier } from './notifiers.ts';
+import { type PostedEvent, ToldEvents } from './told_events.ts';
 
 /** Rounds that the API shows. */
 const MOST_ROUNDS = 500;
+/** Events that reached nobody, of which it is remembered that they are in the file. */
+const MOST_UNREACHED = 1000;
 
 /** A round as the API shows it, and as `monitoring_YYYYMMDD.jsonl` has it. */
 export interface ShownRound {
@@ -42,6 +45,15 @@ export interface ShownRound {
 
 const STATE = z.object({ alerts: z.array(ALERT), last: z.partialRecord(z.enum(DEPTHS), z.number()) });
 
+/** What became of a posted event. */
+export interface PostAnswer extends Delivery {
+  id: string;
+  /** People know of it, or never will by this way; otherwise it may be posted again. */
+  told: boolean;
+  /** It was posted before. */
+  duplicate: boolean;
+}
+
 export interface MonitorOptions {
   config: Config;
   log: Logger;
@@ -56,7 +68,11 @@ export interface MonitorOptions {
 
 export class Monitor {
   readonly rounds: ShownRound[] = [];
-  readonly counts = { rounds: new Map<string, number>(), notifications: new Map<string, number>() };
+  readonly counts = {
+    rounds: new Map<string, number>(),
+    notifications: new Map<string, number>(),
+    events: new Map<string, number>(),
+  };
   private readonly alerts: Alerts;
   /** When the last round of each depth ended, ms. */
   readonly last: Partial<Record<Depth, number>>;
@@ -69,6 +85,11 @@ export class Monitor {
   private tail: Promise<unknown> = Promise.resolve();
   private readonly waiting = new Map<Depth, Promise<ShownRound>>();
   private readonly events: JsonlWriter;
+  private readonly toldEvents: ToldEvents;
+  /** Events that are being told: who posts one again meanwhile waits for the same answer. */
+  private readonly telling = new Map<string, Promise<PostAnswer>>();
+  /** Events that reached nobody yet, and are in the file that says so. */
+  private readonly unreached = new Set<string>();
   private results: JsonlWriter | null = null;
   private undelivered: JsonlWriter | null = null;
   private serial = 0;
@@ -84,6 +105,7 @@ export class Monitor {
     const known = kept.data.alerts.filter(({ check }) => CHECKS.some(({ name }) => name === check));
     this.alerts = new Alerts(known);
     this.last = kept.data.last;
+    this.toldEvents = new ToldEvents(config.dataDir);
     this.events = new JsonlWriter(join(config.dataDir, 'alerts', 'alerts.jsonl'), log);
   }
 
@@ -138,9 +160,31 @@ export class Monitor {
     return delivery;
   }
 
+  /**
+   * Tells people of an event that another script found, once, however often it is posted. What reaches nobody is not told, and may be posted again;
+   * where there is nobody to tell, or it is less severe than they want to hear of, it is recorded, which is all that can be done.
+   */
+  async post(event: PostedEvent): Promise<PostAnswer> {
+    const { id } = event;
+    const coming = this.telling.get(id);
+    if (coming !== undefined || this.toldEvents.has(id)) {
+      this.countEvent('duplicate');
+      const known = (await coming) ?? { id, told: true, delivered: [], failed: [] };
+      return { ...known, duplicate: true };
+    }
+    const answer = this.tellEvent(event);
+    this.telling.set(id, answer);
+    try {
+      return await answer;
+    } finally {
+      this.telling.delete(id);
+    }
+  }
+
   /** Resolves when no round runs. */
   async close(): Promise<void> {
     await this.tail;
+    await Promise.allSettled(this.telling.values());
     for (const file of [this.events, this.results, this.undelivered]) file?.close();
   }
 
@@ -252,6 +296,39 @@ export class Monitor {
         ...shownAlert(alert, timeZone),
       })),
     );
+  }
+
+  private async tellEvent({ id, title, text, severity }: PostedEvent): Promise<PostAnswer> {
+    const { config, log, notifiers, place, wallClock, pause } = this.options;
+    const isHeard = SEVERITIES.indexOf(severity) >= SEVERITIES.indexOf(this.limits.notify_from);
+    const news = [{ event: 'posted', id, title, severity }];
+    const message = { title: `MarketPrism ${place}: ${title}`, text, severity, news };
+    let delivery: Delivery = { delivered: [], failed: [] };
+    if (isHeard && notifiers.length > 0) {
+      delivery = await deliver(notifiers, message, pause);
+      this.count(delivery);
+    }
+    const { delivered, failed } = delivery;
+    for (const { name, reason } of failed) log.error({ event: 'notification_failed', notifier: name, reason });
+    const time = new Date(wallClock()).toISOString();
+    const told = delivered.length > 0 || failed.length === 0;
+    this.countEvent(told ? (delivered.length > 0 ? 'told' : 'recorded') : 'unreached');
+    if (told) {
+      // First of all: whatever fails from here on, nobody is told again.
+      this.toldEvents.add(id, wallClock());
+      this.unreached.delete(id);
+      this.events.append([{ time, event: 'posted', notified: delivered, id, title, text, severity }]);
+    } else if (!this.unreached.has(id)) {
+      if (this.unreached.size >= MOST_UNREACHED) this.unreached.clear();
+      this.unreached.add(id);
+      this.undelivered ??= new JsonlWriter(join(config.dataDir, 'alerts', 'undelivered.jsonl'), log);
+      this.undelivered.append([{ time, ...message, failed }]);
+    }
+    return { id, told, duplicate: false, delivered, failed };
+  }
+
+  private countEvent(result: string): void {
+    this.counts.events.set(result, (this.counts.events.get(result) ?? 0) + 1);
   }
 
   private count(delivery: Delivery): void {

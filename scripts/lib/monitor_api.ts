@@ -7,6 +7,7 @@ import { LIMITS } from './checks/limits.ts';
 import { DEPTHS } from './checks/round.ts';
 import type { Monitor, ShownRound } from './monitor.ts';
 import { portTaken, type StatusOptions, statusAnswers } from './service.ts';
+import { POSTED_EVENT } from './told_events.ts';
 
 const MOST_BODY_BYTES = 65_536;
 
@@ -96,6 +97,7 @@ function addRoutes(app: FastifyInstance, { monitor, token }: ApiOptions): void {
     return monitor.limits;
   });
   app.post(`${base}/test-alert`, writes, async () => monitor.test());
+  app.post(`${base}/events`, writes, async (request) => monitor.post(parsed(POSTED_EVENT, request.body)));
 }
 
 /** @throws BadRequest naming the first member that is wrong */

@@ -28,6 +28,7 @@ export function registerMonitorMetrics(registry: Registry, monitor: Monitor): vo
     if (percent !== null) each.set(percent / 100);
   });
   counter(registry, 'rounds_total', 'rounds by type and verdict', ['type', 'status'], monitor.counts.rounds);
+  counter(registry, 'events_total', 'events that other scripts posted, by result', ['result'], monitor.counts.events);
   const { notifications } = monitor.counts;
   counter(registry, 'notifications_total', 'messages to people by result', ['notifier', 'result'], notifications);
 }

@@ -316,7 +316,17 @@ export async function* recordsOf(
   for (const path of rotatedSet(file)) {
     for await (const { bytes } of linesOf(path)) {
       const slot = slotIn(bytes);
-      if (slot !== null && slot >= from) yield JSON.parse(bytes.toString());
+      const record = slot !== null && slot >= from ? parsed(bytes) : null;
+      if (record !== null) yield record;
     }
+  }
+}
+
+function parsed(line: Buffer): ({ slot: number } & Record<string, unknown>) | null {
+  try {
+    return JSON.parse(line.toString());
+  } catch {
+    // Damaged: no record, of which integrity.ts tells.
+    return null;
   }
 }
