@@ -8,13 +8,16 @@ import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } 
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { z } from 'zod';
 import { type Simulator, startSimulator } from '../scripts/exchange_sim.ts';
 import { readJson } from '../scripts/lib/files.ts';
 import { objectsOf, rotatedSet } from '../scripts/lib/jsonl.ts';
 import { Child, scriptPlan, waitFor } from '../scripts/lib/processes.ts';
+import { ensureTier } from '../scripts/lib/schema.ts';
 import { SERIES_STATE } from '../scripts/lib/series.ts';
 import { seededRandom } from '../scripts/lib/sim/market.ts';
 import { type NaiveSar, naiveSar } from './naive_sar.ts';
+import { Pipeline } from './pipeline.ts';
 
 const HOUR = 3_600_000;
 const MINUTE = 60_000;
@@ -24,6 +27,20 @@ const DAYS = Number(process.env.MARKETPRISM_DESK_DAYS ?? 1);
 const COINS = ['BTC', 'ETH', 'XRP', 'SOL', 'DOGE', 'TON', 'LINK', 'AAVE'];
 const THRESHOLD = 3;
 const STEP_LIMIT_MS = 60_000;
+const SCRIPTS = [
+  'sar_slope_collector',
+  'escape_signal_calc',
+  'coin_price_tracker',
+  'unified_data_collector',
+  'major_events_monitor',
+];
+/** Files of five minutes that stand on the others, by series. */
+const UNIFIED = {
+  sar_top_count: 'unified/sar_top_count.jsonl',
+  liquidation_1h: 'unified/liquidation_1h.jsonl',
+  coin_change_total: 'unified/coin_change_total.jsonl',
+};
+const EVENTS_STATE = z.object({ data_time: z.number().nullable() });
 const CLOCK = join(import.meta.dirname, '..', 'scripts', 'lib', 'chaos', 'stepped_clock.mjs');
 
 interface Line extends Record<string, unknown> {
@@ -38,6 +55,7 @@ describe(`${DAYS} days of the desk, seed ${SEED}`, () => {
   const children = new Map<string, Child>();
   const kills = new Map<string, number>();
   const memory = new Map<string, number[]>();
+  const pipeline = new Pipeline();
   let simulator: Simulator;
   let skipped = 0;
   const now = () => Date.now() + skipped;
@@ -45,8 +63,11 @@ describe(`${DAYS} days of the desk, seed ${SEED}`, () => {
 
   const state = (name: string) => SERIES_STATE.parse(readJson(join(dataDir, 'state', `series-${name}.json`)));
   /** 0 while it has not begun. */
-  const lastOf = (name: string) =>
-    existsSync(join(dataDir, 'state', `series-${name}.json`)) ? (state(name).last_slot ?? 0) : 0;
+  const lastOf = (name: string) => {
+    if (name === 'major_events')
+      return EVENTS_STATE.safeParse(readJson(join(dataDir, 'state', `${name}.json`))).data?.data_time ?? 0;
+    return existsSync(join(dataDir, 'state', `series-${name}.json`)) ? (state(name).last_slot ?? 0) : 0;
+  };
 
   async function lines(file: string): Promise<Line[]> {
     const out: Line[] = [];
@@ -63,12 +84,17 @@ describe(`${DAYS} days of the desk, seed ${SEED}`, () => {
   async function caughtUp(): Promise<void> {
     const settled = () => now() - 30_000;
     const newest = (cadence: number, time: number) => Math.floor(time / cadence) * cadence;
-    const isDone = () =>
-      lastOf('sar_slope') >= newest(CANDLE, settled()) - CANDLE &&
-      lastOf('sar_slope_summary') >= newest(MINUTE, settled()) &&
-      lastOf('escape_signal') >= newest(MINUTE, settled() - CANDLE) &&
-      lastOf('coin_prices') >= newest(30 * MINUTE, settled());
-    const names = ['sar_slope', 'sar_slope_summary', 'escape_signal', 'coin_prices'];
+    const wanted: [name: string, at: number][] = [
+      ['sar_slope', newest(CANDLE, settled()) - CANDLE],
+      ['sar_slope_summary', newest(MINUTE, settled())],
+      ['escape_signal', newest(MINUTE, settled() - CANDLE)],
+      ['coin_prices', newest(30 * MINUTE, settled())],
+      ...Object.keys(UNIFIED).map((name): [string, number] => [name, newest(CANDLE, settled() - MINUTE)]),
+    ];
+    // At first it waits for the present minute.
+    if (skipped > 0) wanted.push(['major_events', newest(CANDLE, settled() - 2 * CANDLE)]);
+    const isDone = () => wanted.every(([name, at]) => lastOf(name) >= at);
+    const names = wanted.map(([name]) => name);
     const shown = () =>
       new Error(
         `stuck at ${new Date(now()).toISOString()}: ${names.map((name) => `${name} ${new Date(lastOf(name)).toISOString()}`).join(', ')}`,
@@ -107,6 +133,9 @@ describe(`${DAYS} days of the desk, seed ${SEED}`, () => {
 
   before(async () => {
     writeFileSync(clockFile, '0');
+    await pipeline.choosePorts();
+    await pipeline.startDatabase();
+    for (const tier of ['hot', 'cold'] as const) await ensureTier(pipeline.client(), tier, `marketprism_${tier}`);
     simulator = await startSimulator({
       seed: SEED,
       exchanges: ['okx_derivatives'],
@@ -123,9 +152,10 @@ describe(`${DAYS} days of the desk, seed ${SEED}`, () => {
       MARKETPRISM_DESK_COINS: COINS.join(','),
       MARKETPRISM_ESCAPE_THRESHOLD: String(THRESHOLD),
       MARKETPRISM_CLOCK_FILE: clockFile,
+      CLICKHOUSE_URL: pipeline.env.CLICKHOUSE_URL,
     };
     began = now();
-    for (const name of ['sar_slope_collector', 'escape_signal_calc', 'coin_price_tracker']) {
+    for (const name of SCRIPTS) {
       const plan = scriptPlan(name, [], env, join(dir, 'logs'));
       const child = new Child({ ...plan, args: ['--import', CLOCK, ...plan.args], restartWaitMs: 100 }, () => true);
       children.set(name, child);
@@ -160,6 +190,7 @@ describe(`${DAYS} days of the desk, seed ${SEED}`, () => {
   after(async () => {
     for (const child of children.values()) await child.stop();
     await simulator?.close();
+    await pipeline.close();
     const logs = process.env.MARKETPRISM_TEST_LOGS;
     if (logs !== undefined) cpSync(dir, join(logs, basename(dir)), { recursive: true });
     rmSync(dir, { recursive: true, force: true });
@@ -349,5 +380,27 @@ describe(`${DAYS} days of the desk, seed ${SEED}`, () => {
       }
     }
     context.diagnostic(`${last.size} half hours`);
+  });
+
+  test('what stands on these series is there once, too: counts of tops, liquidations, changes', async () => {
+    for (const [name, file] of Object.entries(UNIFIED)) await checkSlots(name, file, CANDLE, () => '');
+    const topping = (slot: number) =>
+      [...reference].filter(([, rows]) =>
+        [...rows].some(([start, row]) => row.topping && start + CANDLE > slot - 2 * HOUR && start + CANDLE <= slot),
+      );
+    for (const line of (await lines(UNIFIED.sar_top_count)).filter(({ slot }) => slot % HOUR === 0)) {
+      const coins = topping(line.slot).map(([coin]) => coin);
+      assert.deepEqual([line.count, line.symbols], [coins.length, coins.sort()], String(line.datetime));
+    }
+    // Nothing was collected here: that is no 0.
+    for (const { amount } of await lines(UNIFIED.liquidation_1h)) assert.equal(amount, null);
+  });
+
+  test('each event is told once', async (context) => {
+    const file = 'major_events/major_events.jsonl';
+    const events = existsSync(join(dataDir, file)) ? await lines(file) : [];
+    const ids = events.map(({ id }) => String(id));
+    assert.deepEqual(ids, [...new Set(ids)]);
+    context.diagnostic(`${ids.length} events: ${ids.map((id) => id.slice(0, 2)).join(' ')}`);
   });
 });
