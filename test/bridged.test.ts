@@ -92,8 +92,26 @@ describe('a collector whose socket was away', () => {
     for (const type of TYPES) assert.ok((await gaps(type)).length >= 1);
   });
 
-  test('cannot know what it missed when it was alone', async () => {
+  test('cannot know what it missed when the other one went for good before it was back itself', async () => {
     await pipeline.stop('collector_b');
+    await pipeline.startCollector({}, 'collector_b');
+    // As long as a book of both in its turn takes.
+    await trades('collector_b', 50);
+    const before = TYPES.map((type) => told('collector', 'gap_unprovable', type));
+    wire.open = false;
+    wire.cut();
+    // Asked at once, the other one is still there; it goes when the question was answered.
+    await new Promise((done) => setTimeout(done, 300));
+    await pipeline.stop('collector_b');
+    await pipeline.simulate({ action: 'skip', exchange: 'hyperliquid', seconds: 60 });
+    wire.open = true;
+    for (const [i, type] of TYPES.entries()) {
+      const more = async () => told('collector', 'gap_unprovable', type) === before[i]! + 1;
+      await waitFor(`the word of ${type}`, READY_MS, more);
+    }
+  });
+
+  test('cannot know what it missed when it was alone', async () => {
     await trades('collector', 40);
     const before = new Map<Type, string[][]>();
     for (const type of TYPES) before.set(type, await gaps(type));

@@ -323,15 +323,28 @@ export class ExchangeRunner implements FeedOutput {
   }
 
   /**
-   * Rows may be missing, as far as this collector knows. Nothing is if another one followed the stream when this one lost it: what that one
-   * missed later, it tells itself.
+   * Rows may be missing, as far as this collector knows. Nothing is if another one followed the stream when this one lost it, and still does:
+   * what that one missed meanwhile, it would tell itself, but it may be gone for good.
    */
-  private unprovable({ type, instrument, after, before }: FeedEvent & { kind: 'unprovable' }): void {
-    const { exchange, symbol } = instrument;
-    if (this.followed.get(streamKey(type, instrument.instrument))?.id === after.id) {
-      this.log.info({ event: 'gap_bridged', exchange, symbol, type, after, before });
+  private unprovable(event: FeedEvent & { kind: 'unprovable' }): void {
+    const { type, instrument, after } = event;
+    const wasFollowed = this.followed.get(streamKey(type, instrument.instrument))?.id === after.id;
+    if (wasFollowed) void this.askAgain(event);
+    else this.declare(event);
+  }
+
+  private async askAgain(event: FeedEvent & { kind: 'unprovable' }): Promise<void> {
+    const { type, instrument, after, before } = event;
+    if (!(await this.sink.isFollowedByOthers(type, instrument, after))) {
+      this.declare(event);
       return;
     }
+    const { exchange, symbol } = instrument;
+    this.log.info({ event: 'gap_bridged', exchange, symbol, type, after, before });
+  }
+
+  private declare({ type, instrument, after, before }: FeedEvent & { kind: 'unprovable' }): void {
+    const { exchange, symbol } = instrument;
     const isBook = type === 'orderbook_update';
     const gap = gapRow({ dataSource: this.config.mode }, Date.now(), {
       stream: instrument,
