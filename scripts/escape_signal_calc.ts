@@ -64,9 +64,9 @@ class Evaluation {
     this.newest = from - MEMORY_MS;
   }
 
-  /** Reads what was written since. */
-  async follow(): Promise<this> {
-    const more = await readRows(this.file, this.newest + 1);
+  /** Reads what was written since. @param last the newest candle that is written as a whole: of the next one only some coins may be there */
+  async follow(last: number): Promise<this> {
+    const more = await readRows(this.file, this.newest + 1, last);
     this.rows = [...this.rows.slice(this.next), ...more];
     this.next = 0;
     this.newest = more.at(-1)?.timestamp ?? this.newest;
@@ -80,10 +80,11 @@ class Evaluation {
   }
 }
 
-/** SAR rows from a candle on, by time; what was written later of the same coin and candle counts. */
-async function readRows(file: string, from: number): Promise<EscapeInput[]> {
+/** SAR rows from one candle to another, by time; what was written later of the same coin and candle counts. */
+async function readRows(file: string, from: number, to: number): Promise<EscapeInput[]> {
   const rows = new Map<string, EscapeInput>();
   for await (const record of recordsOf(file, from)) {
+    if (record.slot > to) continue;
     const row = STORED.parse(record);
     const { symbol, timestamp, high, low, close, sar_position, sar_quadrant, slope_direction } = row;
     const slim = { symbol, timestamp, high, low, close, sar_position, sar_quadrant, slope_direction };
@@ -93,7 +94,13 @@ async function readRows(file: string, from: number): Promise<EscapeInput[]> {
 }
 
 /** The SAR rows as they are written: from where up to where, and how often one came late. */
-function sarProgress(dataDir: string): { first: number; last: number; corrections: number } | null {
+interface SarProgress {
+  first: number;
+  last: number;
+  corrections: number;
+}
+
+function sarProgress(dataDir: string): SarProgress | null {
   const { data } = SERIES_STATE.safeParse(readJson(join(dataDir, 'state', 'series-sar_slope.json')));
   if (data === undefined || data.first_slot === null || data.last_slot === null) return null;
   return { first: data.first_slot, last: data.last_slot, corrections: data.corrections };
@@ -126,7 +133,7 @@ export class EscapeCalculator implements DeskWork {
     }
     const { last } = sar;
     this.series.beginAt(sar.first);
-    await this.correct(sar.corrections);
+    await this.correct(sar);
     // Minutes up to the next candle, of which nothing is known before it is over.
     const until = last + 2 * CANDLE_MS - 1;
     const due = this.series.due(Math.min(until, this.context.clock()));
@@ -134,7 +141,7 @@ export class EscapeCalculator implements DeskWork {
       // A slot that had been left out wants what was before it.
       if (this.evaluation === null || due[0]! <= (this.series.state.last_slot ?? 0))
         this.evaluation = new Evaluation(this.file, this.context.config.escapeThreshold, due[0]!);
-      await this.evaluation.follow();
+      await this.evaluation.follow(last);
     }
     const { evaluation } = this;
     const failed = await this.series.turn(async (minute) => evaluation!.of(minute), stop, until);
@@ -160,7 +167,7 @@ export class EscapeCalculator implements DeskWork {
   }
 
   /** Where SAR rows came late, the minutes that they change are told again. */
-  private async correct(corrections: number): Promise<void> {
+  private async correct({ last: newest, corrections }: SarProgress): Promise<void> {
     const { first_slot: first, last_slot: last } = this.series.state;
     if (corrections === this.corrections || first === null || last === null) {
       this.corrections ??= first === null ? corrections : null;
@@ -176,7 +183,7 @@ export class EscapeCalculator implements DeskWork {
     const told = new Map<string, string>();
     for await (const { correction, ...record } of recordsOf(join(this.context.config.dataDir, ESCAPE_FILE), from))
       told.set(`${record.slot} ${record.rule}`, JSON.stringify(record));
-    const again = await new Evaluation(this.file, this.context.config.escapeThreshold, from).follow();
+    const again = await new Evaluation(this.file, this.context.config.escapeThreshold, from).follow(newest);
     let changed = 0;
     for (let minute = from; minute <= last; minute += MINUTE_MS) {
       const records = again.of(minute);
@@ -196,7 +203,7 @@ async function printHistory(from: number, to: number): Promise<number> {
   const sar = sarProgress(dataDir);
   if (sar === null) throw new UsageError(`--from: no SAR rows in ${dataDir}: sar_slope_collector.ts writes them`);
   const first = Math.ceil(from / MINUTE_MS) * MINUTE_MS;
-  const evaluation = await new Evaluation(join(dataDir, SAR_FILE), escapeThreshold, first).follow();
+  const evaluation = await new Evaluation(join(dataDir, SAR_FILE), escapeThreshold, first).follow(sar.last);
   const end = Math.min(to, sar.last + CANDLE_MS);
   for (let minute = first; minute < end; minute += MINUTE_MS) {
     const lines = evaluation.of(minute).map((record) => `${JSON.stringify(record)}\n`);

@@ -73,7 +73,7 @@ export class UnifiedSeries {
   }
 
   /**
-   * Computes and writes what is due. A look at which nothing is due costs no write but one a minute.
+   * Computes and writes what is due.
    * @param prepare from the slots that are due, oldest first, to what computes one
    * @param until the input is known up to here, ms; null: nothing of it is
    * @param waiting why the next slot is late; null: it is not
@@ -98,9 +98,7 @@ export class UnifiedSeries {
     if (waiting !== null && waiting !== this.told)
       this.context.log.warn({ event: 'input_late', series: name }, waiting);
     this.told = waiting;
-    const age = now - (state.last_run ?? 0);
-    const isNew = waiting !== null && state.error !== waiting;
-    if (isNew || age < 0 || age >= MINUTE_MS) series.ran(waiting === null, waiting);
+    series.ran(waiting === null, waiting);
     return { failed: [], waiting };
   }
 
