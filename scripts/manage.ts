@@ -13,8 +13,8 @@ Commands:
             collector says so; 3 the database could not be asked
 
 Flags:
-  --init    create what is missing: databases and tables of hot and cold, the views over both where they are on one server, streams
-  --sql     print the statements that make the tables; with --write, write them to sql/hot.sql, sql/cold.sql and sql/views.sql
+  --init    create what is missing: databases and tables of hot, cold and signals, the views over both where they are on one server, streams
+  --sql     print the statements that make the tables; with --write, write them to the files under sql/
   --write   with --sql: into the files
   --json    with status: as JSON
 `;
@@ -26,7 +26,7 @@ import { createClickHouse, selectText } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { connectNats, ensureStreams } from './lib/jetstream.ts';
 import { createLogger } from './lib/log.ts';
-import { ensureTier, ensureViews, SQL_FILES, sqlFile } from './lib/schema.ts';
+import { ensureSignals, ensureTier, ensureViews, SQL_FILES, sqlFile } from './lib/schema.ts';
 import {
   type Answered,
   type CollectorFigures,
@@ -64,6 +64,7 @@ async function initialise(config: Config): Promise<void> {
   // After the tables of both, which they read.
   const hot = createClickHouse({ url: config.clickhouseUrl, ...account }, 'marketprism-manage');
   await ensureViews(hot, config, log);
+  await ensureSignals(hot, config.signalsDatabase);
   await hot.close();
   const nats = await connectNats(config.natsUrl, 'manage', log);
   await ensureStreams(await nats.jetstreamManager(), streamDefinitions(config.streamMaxBytes), log);

@@ -4,11 +4,16 @@ import { selectText } from './clickhouse.ts';
 import { type Config, shownUrl } from './config.ts';
 import type { Logger } from './log.ts';
 import { type Column, DATA_TYPES, STREAM_COLUMNS, TABLES, type Table } from './rows.ts';
+import { SIGNAL_TABLES, type SignalColumn, type SignalTable } from './signal_tables.ts';
 
 export type Tier = 'hot' | 'cold';
 
 /** The text that stands for the database's name in the files under sql/. */
-export const DATABASE_NAMES = { hot: 'marketprism_hot', cold: 'marketprism_cold' } as const;
+export const DATABASE_NAMES = {
+  hot: 'marketprism_hot',
+  cold: 'marketprism_cold',
+  signals: 'marketprism_signals',
+} as const;
 
 /**
  * Hot keeps what arrived in the last days, so it is partitioned and expires by arrival: a backfilled old event is kept as
@@ -147,19 +152,67 @@ export function tierStatements(tier: Tier, database: string = DATABASE_NAMES[tie
   ];
 }
 
+/** A table of signals. */
+export function signalTableSql({ name, columns, key }: SignalTable, database: string): string {
+  return [
+    `CREATE TABLE IF NOT EXISTS ${database}.${name}`,
+    '(',
+    columns.map((each) => `    ${signalColumnSql(each)}`).join(',\n'),
+    ')',
+    'ENGINE = MergeTree',
+    'PARTITION BY toYYYYMM(timestamp)',
+    `ORDER BY (${key.join(', ')})`,
+    'TTL toDateTime(timestamp) + INTERVAL 400 DAY',
+    'SETTINGS ttl_only_drop_parts = 1',
+  ].join('\n');
+}
+
+function signalColumnSql({ name, type, codec, expression }: SignalColumn): string {
+  // Where null is allowed it is written as such: what is absent altogether is an error there, too.
+  const own = expression ?? `DEFAULT throwIf(1, '${name} is absent')`;
+  return [name, type, own, ...(codec === undefined ? [] : [`CODEC(${codec})`])].join(' ');
+}
+
+/** Each second as it is known now: a late trade adds a row of the next revision. */
+function featuresNowSql(database: string): string {
+  return [
+    `CREATE OR REPLACE VIEW ${database}.features_now AS`,
+    `SELECT * FROM ${database}.features`,
+    `ORDER BY ${STREAM_COLUMNS.join(', ')}, timestamp, revision DESC`,
+    `LIMIT 1 BY ${STREAM_COLUMNS.join(', ')}, timestamp`,
+  ].join('\n');
+}
+
+/** All statements that make the database of the signals, in order. */
+export function signalStatements(database: string = DATABASE_NAMES.signals): string[] {
+  return [
+    `CREATE DATABASE IF NOT EXISTS ${database}`,
+    ...Object.values(SIGNAL_TABLES).map((table) => signalTableSql(table, database)),
+    featuresNowSql(database),
+  ];
+}
+
+/** Creates what is missing of the signals' database; what exists is left as it is. */
+export async function ensureSignals(client: ClickHouseClient, database: string): Promise<void> {
+  for (const query of signalStatements(database)) await client.command({ query });
+}
+
 /** Database of the views, by mode. */
 export const VIEW_DATABASES = { live: 'marketprism', demo: 'marketprism_demo' } as const;
 
-/** The files under sql/ by name: each tier, and the views over both. */
-export const SQL_FILES = ['hot', 'cold', 'views'] as const;
+/** The files under sql/ by name: each tier, the signals, and the views over both tiers. */
+export const SQL_FILES = ['hot', 'cold', 'signals', 'views'] as const;
 
 /** One file under sql/. */
 export function sqlFile(name: (typeof SQL_FILES)[number]): string {
   const statements =
     name === 'views'
       ? viewStatements(VIEW_DATABASES.live, DATABASE_NAMES.hot, DATABASE_NAMES.cold)
-      : tierStatements(name);
-  const head = `-- Made from scripts/lib/rows.ts by \`npm run sql\`; a test compares the two. Do not edit here.\n\n`;
+      : name === 'signals'
+        ? signalStatements()
+        : tierStatements(name);
+  const source = name === 'signals' ? 'signal_tables.ts' : 'rows.ts';
+  const head = `-- Made from scripts/lib/${source} by \`npm run sql\`; a test compares the two. Do not edit here.\n\n`;
   return `${head}${statements.join(';\n\n')};\n`;
 }
 
