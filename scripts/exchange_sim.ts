@@ -28,6 +28,8 @@ exchange_sim.ts: simulated exchanges on 127.0.0.1, each with its venue's own pro
   --diffs-per-second R      depth updates per symbol on the fast stream (default 10)
   --liquidations-per-minute R   per perpetual (default 6, 0 = none, at most 60)
   --trade-history N         trades kept per symbol for REST (default 50000: at 20 a second the newest 41 minutes)
+  --perpetuals N            of Hyperliquid, beside those of --symbols: candles alone, 60 days and more back, all following BTC (default 20,
+                            at most 500; 0: none, and no candles from before the start)
   --endpoints FILE          write the exchanges' addresses there as JSON
   --replay FILE             serve this recorded session instead of the seeded market, with
   --exchange NAME             the exchange that it replaces
@@ -46,6 +48,9 @@ Control: GET /ledger, GET /ledger/keys?exchange=&symbol=&data_type=, POST /contr
   ack_silent       exchange [count]                           shutdown_notice        exchange
   away             exchange seconds                           REST answers 503 to everything for that long by the exchange's clock,
                      which skip moves
+  leave            exchange symbol [ago] [seconds]            a coin of hyperliquid follows BTC no longer: from so many seconds ago on
+                     (default 0), for so many seconds (default: until join); candles are told as if it had been so
+  join             exchange symbol                            it follows again from now on
   skip             exchange seconds                           that many seconds (1 to 7200) pass for the exchange at once: its
                      markets live through them, its clock is ahead from then on, no socket is closed for them
 
@@ -58,6 +63,10 @@ Example: npx tsx scripts/exchange_sim.ts --port 0 --seed 7 --endpoints /tmp/endp
 const TICK_MS = 10;
 /** An exchange can be made to skip this much at once, in seconds. */
 const MAX_SKIP_SECONDS = 7200;
+/** A coin leaves BTC for a year at most. */
+const MAX_LEAVE_SECONDS = 366 * 86_400;
+/** More perpetuals than any venue of its kind lists. */
+const MAX_PERPETUALS = 500;
 /** Most trades to be kept per symbol: 33 bytes each. */
 const MAX_TRADE_HISTORY = 5_000_000;
 /** A control request is a few fields. */
@@ -89,6 +98,14 @@ const ACTION = z.discriminatedUnion('action', [
   z.strictObject({ action: z.literal('ack_silent'), exchange, count }),
   z.strictObject({ action: z.literal('shutdown_notice'), exchange }),
   z.strictObject({ action: z.literal('away'), exchange, seconds: z.number().positive().max(86_400) }),
+  z.strictObject({
+    action: z.literal('leave'),
+    exchange,
+    symbol: z.string(),
+    ago: z.number().min(0).max(MAX_LEAVE_SECONDS).default(0),
+    seconds: z.number().positive().max(MAX_LEAVE_SECONDS).optional(),
+  }),
+  z.strictObject({ action: z.literal('join'), exchange, symbol: z.string() }),
   z.strictObject({ action: z.literal('skip'), exchange, seconds: z.number().int().min(1).max(MAX_SKIP_SECONDS) }),
 ]);
 
@@ -236,6 +253,7 @@ class ControlDesk {
     }
     const { venue, wire, clock } = this.running.get(action.exchange) as Running;
     if (action.action === 'skip') liveThrough(venue, wire, clock, action.seconds);
+    else if (action.action === 'leave' || action.action === 'join') this.follow(action, venue, clock.now());
     else this.fail(action, venue, wire);
   }
 
@@ -260,8 +278,24 @@ class ControlDesk {
     }
   }
 
+  private follow(
+    action: Extract<z.output<typeof ACTION>, { action: 'leave' | 'join' }>,
+    venue: Venue,
+    now: number,
+  ): void {
+    const { symbol } = action;
+    let isDone: boolean | undefined;
+    if (action.action === 'join') isDone = venue.joinBase?.(symbol, now);
+    else {
+      const from = now - action.ago * 1000;
+      isDone = venue.leaveBase?.(symbol, from, action.seconds === undefined ? null : from + action.seconds * 1000);
+    }
+    if (isDone !== true)
+      throw new UsageError(`symbol: "${symbol}" is none of ${venue.exchange} that could ${action.action}`);
+  }
+
   private fail(
-    action: Exclude<z.output<typeof ACTION>, { action: 'stop' | 'start' | 'skip' }>,
+    action: Exclude<z.output<typeof ACTION>, { action: 'stop' | 'start' | 'skip' | 'leave' | 'join' }>,
     venue: Venue,
     wire: Wire,
   ): void {
@@ -360,6 +394,7 @@ function optionsFromFlags(): { options: SimulatorOptions; endpointsFile: string 
     'diffs-per-second': { type: 'string', default: '10' },
     'liquidations-per-minute': { type: 'string', default: '6' },
     'trade-history': { type: 'string', default: String(TRADE_HISTORY) },
+    perpetuals: { type: 'string', default: '20' },
     endpoints: { type: 'string' },
     replay: { type: 'string' },
     exchange: { type: 'string' },
@@ -389,6 +424,7 @@ function optionsFromFlags(): { options: SimulatorOptions; endpointsFile: string 
       diffsPerSecond: rate('--diffs-per-second', given['diffs-per-second']),
       liquidationsPerMinute: liquidationRate(given['liquidations-per-minute']),
       tradeHistory: wholeNumber('--trade-history', given['trade-history'], 1, MAX_TRADE_HISTORY),
+      perpetuals: wholeNumber('--perpetuals', given.perpetuals, 0, MAX_PERPETUALS),
       replays,
     },
   };

@@ -142,6 +142,14 @@ export class Ladder {
   }
 }
 
+/** A book as plain data: levels best first, bounds null where all is known. */
+export interface BookDump {
+  bids: Level[];
+  asks: Level[];
+  bidBound: number | null;
+  askBound: number | null;
+}
+
 /** Both sides of a book, with how deep the snapshot reached. */
 export class OrderBook {
   readonly bids = new Ladder(1);
@@ -156,6 +164,24 @@ export class OrderBook {
     for (let i = asks.length - 1; i >= 0; i--) this.asks.set(asks[i]!);
     if (bids.length >= fullSide) this.bidBound = Number(bids[bids.length - 1]![0]);
     if (asks.length >= fullSide) this.askBound = Number(asks[asks.length - 1]![0]);
+  }
+
+  /** The book that a dump was made of. */
+  static restored({ bids, asks, bidBound, askBound }: BookDump): OrderBook {
+    const book = new OrderBook(bids, asks, Number.POSITIVE_INFINITY);
+    book.bidBound = bidBound ?? Number.NaN;
+    book.askBound = askBound ?? Number.NaN;
+    return book;
+  }
+
+  dump(): BookDump {
+    const bound = (value: number) => (Number.isNaN(value) ? null : value);
+    return {
+      bids: this.bids.top(MAX_LEVELS),
+      asks: this.asks.top(MAX_LEVELS),
+      bidBound: bound(this.bidBound),
+      askBound: bound(this.askBound),
+    };
   }
 
   apply(bids: Level[], asks: Level[], bidPrices?: number[], askPrices?: number[]): void {

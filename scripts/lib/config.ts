@@ -4,6 +4,7 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { duration, UsageError } from './cli.ts';
+import type { CorrelationLimits } from './correlation/rule.ts';
 import { checkProofs } from './crash_points.ts';
 import { EXCHANGES, type Exchange } from './rows.ts';
 
@@ -52,6 +53,12 @@ export interface Config {
   lingerMs: number;
   /** Rows waiting in memory, by kind: at `high` they leave it, at `emergency` their source is no longer read. */
   watermarks: Record<WatermarkKind, Watermark>;
+  /** Saves of the harvester that are under way at once. */
+  saveConcurrency: number;
+  /** Files of the harvest are kept for so many days. */
+  harvestDays: number;
+  /** From one checkpoint of the harvester to the next, ms: what is in memory is saved. */
+  harvestCheckpointMs: number;
   /** Bound of the files in which rows wait for the broker; absent: 20 GiB or half of the free disk. */
   outboxMaxBytes: number | undefined;
   /** Total bytes for both streams; absent: the documented defaults. */
@@ -75,6 +82,8 @@ export interface Config {
   seriesDays: number;
   /** A minute is a signal when so many coins are topping at once. */
   escapeThreshold: number;
+  /** When a coin has left BTC. */
+  correlation: CorrelationLimits;
   /** The owner's read-only key of OKX; absent: none is set. */
   okxKey: { key: string; secret: string; passphrase: string } | undefined;
 }
@@ -94,10 +103,16 @@ export interface NotifyConfig {
 
 /** Kinds of rows that wait in memory, with the rows at which that becomes much and too much. */
 const WATERMARKS = {
-  /** The collector: trades, readings, liquidations, gaps. */
+  /** The collector: trades, readings, liquidations, gaps. The harvester: trades. */
   prices: { high: 20_000, emergency: 40_000 },
-  /** The collector: books and their updates. */
+  /** The collector: books and their updates. The harvester: changes of the top five levels. */
   orderbook: { high: 12_000, emergency: 24_000 },
+  /** The harvester's derived kinds. */
+  ofi: { high: 8000, emergency: 16_000 },
+  cvd: { high: 8000, emergency: 16_000 },
+  fusion: { high: 5000, emergency: 10_000 },
+  events: { high: 5000, emergency: 10_000 },
+  features: { high: 8000, emergency: 16_000 },
 } as const;
 export type WatermarkKind = keyof typeof WATERMARKS;
 export interface Watermark {
@@ -116,6 +131,9 @@ export const DEMO_ENDPOINTS = 'endpoints.json';
 const identifier = z.string().regex(/^[A-Za-z_]\w*$/, 'takes letters, digits and _');
 const url = z.url({ protocol: /^https?$/ });
 const port = z.coerce.number().int().min(0).max(65_535);
+const correlation = z.coerce.number().min(-1).max(1);
+/** Of coincidence: 0 would forbid everything, 1 nothing. */
+const chance = z.coerce.number().gt(0).lt(1);
 const list = z.string().transform((text) =>
   text
     .split(',')
@@ -178,6 +196,9 @@ const environment = z.object({
   MARKETPRISM_DEADLETTER_RETRY: z.string().default('1m'),
   MARKETPRISM_ACK_WAIT_SECONDS: z.coerce.number().min(1).max(3600).default(60),
   MARKETPRISM_LINGER: z.string().default('5ms'),
+  SAVE_CONCURRENCY: z.coerce.number().int().min(1).max(16).default(2),
+  MARKETPRISM_HARVEST_CHECKPOINT: z.string().default('60s'),
+  MARKETPRISM_HARVEST_DAYS: z.coerce.number().int().min(1).max(3650).default(3),
   MARKETPRISM_OUTBOX_MAX_BYTES: z.coerce.number().int().min(1_048_576).optional(),
   MARKETPRISM_STREAM_MAX_BYTES: z.coerce.number().int().min(1_048_576).optional(),
   MARKETPRISM_ENDPOINTS: z.string().optional(),
@@ -215,6 +236,10 @@ const environment = z.object({
     .pipe(z.array(z.string().regex(/^[A-Z0-9]+$/, 'takes coins such as BTC,ETH')).min(1)),
   MARKETPRISM_SERIES_DAYS: z.coerce.number().int().min(9).max(3650).default(30),
   MARKETPRISM_ESCAPE_THRESHOLD: z.coerce.number().int().min(1).default(8),
+  MARKETPRISM_CORRELATION_LONG: correlation.default(0.6),
+  MARKETPRISM_CORRELATION_SHORT: correlation.default(0.3),
+  MARKETPRISM_CORRELATION_DIFF: z.coerce.number().min(0).max(2).default(0.5),
+  MARKETPRISM_CORRELATION_SIGNIFICANT: chance.optional(),
   OKX_API_KEY: z.string().optional(),
   OKX_API_SECRET: z.string().optional(),
   OKX_API_PASSPHRASE: z.string().optional(),
@@ -273,6 +298,9 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     ackWaitSeconds: values.MARKETPRISM_ACK_WAIT_SECONDS,
     lingerMs: duration('MARKETPRISM_LINGER', values.MARKETPRISM_LINGER),
     watermarks: readWatermarks(given),
+    saveConcurrency: values.SAVE_CONCURRENCY,
+    harvestCheckpointMs: duration('MARKETPRISM_HARVEST_CHECKPOINT', values.MARKETPRISM_HARVEST_CHECKPOINT),
+    harvestDays: values.MARKETPRISM_HARVEST_DAYS,
     outboxMaxBytes: values.MARKETPRISM_OUTBOX_MAX_BYTES,
     streamMaxBytes: values.MARKETPRISM_STREAM_MAX_BYTES,
     endpoints: endpointsPath === undefined ? {} : readEndpoints(endpointsPath),
@@ -289,6 +317,12 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     deskCoins: [...new Set(values.MARKETPRISM_DESK_COINS)],
     seriesDays: values.MARKETPRISM_SERIES_DAYS,
     escapeThreshold: values.MARKETPRISM_ESCAPE_THRESHOLD,
+    correlation: {
+      long: values.MARKETPRISM_CORRELATION_LONG,
+      short: values.MARKETPRISM_CORRELATION_SHORT,
+      diff: values.MARKETPRISM_CORRELATION_DIFF,
+      significant: values.MARKETPRISM_CORRELATION_SIGNIFICANT ?? null,
+    },
     okxKey: okxKeyFrom(values),
   };
 }

@@ -214,6 +214,8 @@ export interface LetterFile {
 
 /** `.rest`: what a replay leaves over, see `replayFile`. */
 const LETTER_FILE = /^(.+\.ndjson)(?:\.replaying-[\d-]+(?:\.rest)?)?$/;
+/** Letters of the harvest (`harvest/letters.ts`), whose kind `orderbook` has its folder in common with the store's: not ours. */
+export const HARVEST_LETTER_FILE = /^.+_\d{8}_\d{6}_\d+(?:-\d+)?(?:\.r\d+)?\.ndjson$/;
 
 export function deadletterRoot(dataDir: string): string {
   return join(dataDir, 'deadletter');
@@ -227,7 +229,8 @@ export function letterFiles(dataDir: string, kinds: DataType[] = DATA_TYPES): Le
       const base = LETTER_FILE.exec(name)?.[1];
       // While the file that it is taken from is still there, that one counts.
       const isDoubled = name.endsWith('.rest') && names.includes(name.slice(0, -'.rest'.length));
-      return base === undefined || isDoubled ? [] : [{ kind, directory, name, base }];
+      const isOurs = base !== undefined && !HARVEST_LETTER_FILE.test(base);
+      return isOurs && !isDoubled ? [{ kind, directory, name, base }] : [];
     });
   });
 }
@@ -237,7 +240,9 @@ export function badFiles(dataDir: string, kinds: DataType[] = DATA_TYPES): Lette
   return kinds.flatMap((kind) => {
     const { directory, names } = filesOf(dataDir, kind);
     const bad = names.filter((name) => name.endsWith('.ndjson.bad')).sort();
-    return bad.map((name) => ({ kind, directory, name, base: name.slice(0, -'.bad'.length) }));
+    return bad
+      .map((name) => ({ kind, directory, name, base: name.slice(0, -'.bad'.length) }))
+      .filter(({ base }) => !HARVEST_LETTER_FILE.test(base));
   });
 }
 

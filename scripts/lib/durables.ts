@@ -76,7 +76,7 @@ export async function consumerInfo(
 }
 
 /** Whether a stream has the message, or has let it go because of its age. */
-async function holdsCheckpoint(
+export async function holdsCheckpoint(
   manager: JetStreamManager,
   stream: string,
   { seq, storedAt }: Checkpoint,

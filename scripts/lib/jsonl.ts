@@ -26,8 +26,11 @@ export interface Line {
   bytes: Buffer;
 }
 
-/** A file's lines, blank ones left out but counted. By bytes: `readline` would also split at characters that may stand in a row. */
-export async function* linesOf(path: string): AsyncGenerator<Line> {
+/**
+ * A file's lines, blank ones left out but counted. By bytes: `readline` would also split at characters that may stand in a row.
+ * @param start bytes before it are left out, and its lines are counted from there
+ */
+export async function* linesOf(path: string, start = 0): AsyncGenerator<Line> {
   let number = 0;
   let pieces: Buffer[] = [];
   const line = (end: Buffer): Line => {
@@ -37,14 +40,14 @@ export async function* linesOf(path: string): AsyncGenerator<Line> {
     return { number, bytes };
   };
   const isBlank = ({ bytes }: Line) => bytes.every((byte) => byte <= 0x20);
-  for await (const chunk of createReadStream(path, { highWaterMark: 2 ** 20 }) as AsyncIterable<Buffer>) {
-    let start = 0;
-    for (let end = chunk.indexOf(LINE_FEED); end >= 0; end = chunk.indexOf(LINE_FEED, start)) {
-      const found = line(chunk.subarray(start, end));
+  for await (const chunk of createReadStream(path, { highWaterMark: 2 ** 20, start }) as AsyncIterable<Buffer>) {
+    let from = 0;
+    for (let end = chunk.indexOf(LINE_FEED); end >= 0; end = chunk.indexOf(LINE_FEED, from)) {
+      const found = line(chunk.subarray(from, end));
       if (!isBlank(found)) yield found;
-      start = end + 1;
+      from = end + 1;
     }
-    if (start < chunk.length) pieces.push(chunk.subarray(start));
+    if (from < chunk.length) pieces.push(chunk.subarray(from));
   }
   if (pieces.length === 0) return;
   const last = line(Buffer.alloc(0));
@@ -54,9 +57,9 @@ export async function* linesOf(path: string): AsyncGenerator<Line> {
 /** An object of a line, or why there is none. */
 export type Parsed = { number: number; value: Record<string, unknown> } | { number: number; bad: string };
 
-/** A file's objects; a line that is none is told, and the next ones are read. */
-export async function* objectsOf(path: string): AsyncGenerator<Parsed> {
-  for await (const { number, bytes } of linesOf(path)) {
+/** A file's objects; a line that is none is told, and the next ones are read. @param start bytes before it are left out */
+export async function* objectsOf(path: string, start = 0): AsyncGenerator<Parsed> {
+  for await (const { number, bytes } of linesOf(path, start)) {
     try {
       const value: unknown = JSON.parse(bytes.toString());
       if (typeof value === 'object' && value !== null && !Array.isArray(value))

@@ -169,7 +169,9 @@ export function signalTableSql({ name, columns, key }: SignalTable, database: st
 
 function signalColumnSql({ name, type, codec, expression }: SignalColumn): string {
   // Where null is allowed it is written as such: what is absent altogether is an error there, too.
-  const own = expression ?? `DEFAULT throwIf(1, '${name} is absent')`;
+  const thrown = `throwIf(1, '${name} is absent')`;
+  const size = /^FixedString\((\d+)\)$/.exec(type)?.[1];
+  const own = expression ?? `DEFAULT ${size === undefined ? thrown : `toFixedString(toString(${thrown}), ${size})`}`;
   return [name, type, own, ...(codec === undefined ? [] : [`CODEC(${codec})`])].join(' ');
 }
 

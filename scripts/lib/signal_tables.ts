@@ -64,7 +64,7 @@ const MAYBE_TEXT = 'LowCardinality(Nullable(String))';
 const LAG = 'Nullable(Int64)';
 
 export const SIGNAL_TABLES = {
-  /** Finished candles only. `timestamp` is the candle's start; volume in base units. */
+  /** Finished candles only. `timestamp` is the candle's start; volume in base units; data_source: rest or socket. */
   candles: {
     name: 'candles',
     columns: [
@@ -72,19 +72,25 @@ export const SIGNAL_TABLES = {
       ...names(...STREAM, 'instrument', 'interval'),
       ...decimals('open', 'high', 'low', 'close', 'volume'),
       ...counts('trades'),
+      ...names('data_source'),
       CREATED,
     ],
     key: [...STREAM, 'interval', 'timestamp'],
   },
-  /** One row per coin, timeframe and period of a round; `timestamp` is the start of the last candle that it stands on. */
+  /**
+   * One row per coin, timeframe and period of a round; `timestamp` is the start of the last candle that it stands on. p_value: the chance of a
+   * largest one like this over all lags where there is none; points: candles that both have; lost: those that only one of them has.
+   */
   correlations: {
     name: 'correlations',
     columns: [
       time('timestamp'),
       ...names(...STREAM, 'timeframe', 'period'),
       ...maybes('corr'),
-      column('lag_bars', 'Nullable(Int32)'),
-      ...counts('points'),
+      column('lag', 'Nullable(Int32)'),
+      ...maybes('p_value'),
+      column('pairs', 'Nullable(UInt32)'),
+      ...counts('points', 'lost'),
       column('reason', 'Nullable(String)'),
       CREATED,
     ],

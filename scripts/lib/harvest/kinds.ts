@@ -17,8 +17,17 @@ export function isRaw(kind: HarvestKind): kind is RawKind {
   return (RAW_KINDS as readonly string[]).includes(kind);
 }
 
-/** Members that all rows begin with. */
-export interface HarvestRow {
+/** Members that every row ends with. */
+export interface HarvestPlace {
+  /** UTC, of ts_ms. */
+  date: string;
+  hour: string;
+  source_tier: 'raw' | 'preview';
+}
+
+/** Members that all rows begin with; between them and the last ones each kind has its own. */
+export interface HarvestRow extends HarvestPlace {
+  [member: string]: unknown;
   kind: HarvestKind;
   /** Event time, ms. */
   ts_ms: number;
@@ -35,14 +44,6 @@ export interface HarvestRow {
   reconnect_count: number;
   /** Trades of this symbol that are known to be missing, by the venue's numbers. */
   queue_dropped: number;
-}
-
-/** Members that every row ends with. */
-export interface HarvestPlace {
-  /** UTC, of ts_ms. */
-  date: string;
-  hour: string;
-  source_tier: 'raw' | 'preview';
 }
 
 export interface Place {

@@ -10,6 +10,7 @@ export const DATA_KINDS = [
   'open_interest',
   'liquidation',
   'volatility_index',
+  'candle',
 ] as const;
 export type DataKind = (typeof DATA_KINDS)[number];
 

@@ -2,7 +2,7 @@
  * Hyperliquid's perpetuals: the conversation on a socket, its limits, and how the venue is put together.
  *
  * Source: the venue's API documents, and error texts as clients met them. Limits hold for an address; here all clients have
- * one. Not simulated: spot, candles on a socket, books of fewer digits, users' streams.
+ * one. Not simulated: spot, books of fewer digits, users' streams.
  */
 import { z } from 'zod';
 import { EXCHANGE } from './hyperliquid_coin.ts';
@@ -10,6 +10,7 @@ import { HyperliquidMarkets } from './hyperliquid_markets.ts';
 import { HyperliquidReplay } from './hyperliquid_replay.ts';
 import { InfoDesk, refusalOf } from './hyperliquid_rest.ts';
 import { type HyperliquidSource, type Subscription, streamOf } from './hyperliquid_source.ts';
+import { INTERVALS, type Interval } from './intervals.ts';
 import type { VenueMaker } from './options.ts';
 import type { ConnectionRules, Peer, RestAnswer, RestRequest, Session, Venue, Wire } from './venue.ts';
 
@@ -36,6 +37,11 @@ const SUBSCRIPTION = z.discriminatedUnion('type', [
   z.object({ type: z.literal('bbo'), coin }),
   z.object({ type: z.literal('activeAssetCtx'), coin }),
   z.object({ type: z.literal('allMids') }),
+  z.object({
+    type: z.literal('candle'),
+    coin,
+    interval: z.enum(Object.keys(INTERVALS) as [Interval, ...Interval[]]),
+  }),
 ]);
 const MESSAGE = z.discriminatedUnion('method', [
   z.object({ method: z.literal('ping') }),
@@ -123,6 +129,14 @@ class Hyperliquid implements Venue {
       `{"channel":"activeAssetCtx","data":{"coin":"${name}","ctx":null}}`,
     ];
     return forms[place % forms.length] as string;
+  }
+
+  leaveBase(symbol: string, from: number, to: number | null): boolean {
+    return this.source.leaveBase?.(coinOf(symbol), from, to) ?? false;
+  }
+
+  joinBase(symbol: string, at: number): boolean {
+    return this.source.joinBase?.(coinOf(symbol), at) ?? false;
   }
 
   advance(now: number): void {
@@ -219,7 +233,9 @@ class HyperliquidSession implements Session {
   /** Why a subscription is refused, or null. */
   private objection(asked: object, { type, coin }: Subscription, stream: string): string | null {
     if (this.streams.has(stream)) return `Already subscribed: ${JSON.stringify(asked)}`;
-    if (type !== 'allMids' && !this.venue.source.isTraded(coin)) return `Invalid subscription ${JSON.stringify(asked)}`;
+    const { source } = this.venue;
+    const isThere = type === 'allMids' || (type === 'candle' ? source.hasCandles?.(coin) : source.isTraded(coin));
+    if (!isThere) return `Invalid subscription ${JSON.stringify(asked)}`;
     return this.venue.mayHaveMore ? null : `Cannot track more than ${SUBSCRIPTIONS} subscriptions`;
   }
 
@@ -270,7 +286,12 @@ function plain(asked: z.output<typeof SUBSCRIPTION>): Subscription {
     type: asked.type,
     coin: asked.type === 'allMids' ? '' : asked.coin,
     fast: asked.type === 'l2Book' && asked.fast,
+    ...(asked.type === 'candle' && { interval: asked.interval }),
   };
+}
+
+function coinOf(symbol: string): string {
+  return symbol.split('-')[0] as string;
 }
 
 function responseOf(method: string, subscription: object): string {

@@ -89,6 +89,8 @@ export interface CoinOptions {
   readonly diffsPerSecond: number;
   /** Trades that the market keeps. */
   readonly history: number;
+  /** Told of each trade, with the time of its block. */
+  readonly traded: (trade: Trade, time: number) => void;
 }
 
 export class Coin implements MarketSink {
@@ -142,6 +144,7 @@ export class Coin implements MarketSink {
 
   trade(trade: Trade): void {
     this.pending.push(trade);
+    this.options.traded(trade, blockOf(trade));
   }
 
   /** The venue tells single fills. */
@@ -390,7 +393,7 @@ function number(value: number, decimals: number): string {
 }
 
 /** Decimal text without needless zeros, but with one decimal at least: `61837.0`, `0.0219`. */
-function padded(text: string): string {
+export function padded(text: string): string {
   if (!text.includes('.')) return `${text}.0`;
   return text.replace(/0+$/, '').replace(/\.$/, '.0');
 }

@@ -25,6 +25,8 @@ export interface SimulatorOptions {
   /** Instead of the venues' own heartbeat, for tests that cannot wait minutes. */
   readonly heartbeat?: { readonly pingEveryMs: number; readonly pongWithinMs: number };
   readonly tradeHistory?: number;
+  /** Of Hyperliquid, beside those of `symbols`: candles alone, which have a past then; 0: none, and no past. */
+  readonly perpetuals?: number;
   readonly log?: Logger;
 }
 

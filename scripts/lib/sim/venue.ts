@@ -89,6 +89,9 @@ export interface Venue {
   hasSocketPath(path: string): boolean;
   /** Opens the conversation of a new socket on such a path. */
   open(peer: Peer, url: URL): Session;
+  /** A coin leaves BTC, which it follows, from a time on (ms) until another or until further notice; absent where nothing does. False: no such coin. */
+  leaveBase?(symbol: string, from: number, to: number | null): boolean;
+  joinBase?(symbol: string, at: number): boolean;
   /** The notice before a planned close, as this socket would get it. */
   shutdownNotice(peer: Peer): string;
   /** Frames that no client can use: cut off, not JSON, of a wrong shape. */
