@@ -76,23 +76,22 @@ export class TradeTrack {
     this.known = new Set(this.state.ids.map(([id]) => id));
   }
 
-  /** @returns whether it is a trade that had not come yet */
-  take(row: TradeRow): boolean {
+  take(row: TradeRow): void {
     const { state } = this;
     const { timestamp: time, received_at, trade_id: id, price, quantity, is_maker } = row;
     const number = numberOf(row);
-    if (!(number === null ? this.remember(id, time) : addTo(state.runs, number))) return false;
+    const isNew = number === null ? this.remember(id, time) : addTo(state.runs, number);
+    if (!isNew) return;
     const received = Math.floor(received_at / 1000);
     const trade: Trade = { time, received, id, number, price, quantity, is_maker };
     if (state.told !== null && isBefore(trade, state.told)) {
       state.late.push(trade);
       if (number !== null && number > state.first! && number < state.highest!) state.missing -= 1;
-      return true;
+      return;
     }
     let place = state.waiting.length;
     while (place > 0 && isBefore(trade, state.waiting[place - 1]!)) place -= 1;
     state.waiting.splice(place, 0, trade);
-    return true;
   }
 
   /** Trades whose predecessors are all here, or missing. @param mark ms, of the newest trade of this exchange; infinite at the end of the input */
