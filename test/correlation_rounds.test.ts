@@ -7,6 +7,8 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { type Simulator, startSimulator } from '../scripts/exchange_sim.ts';
 import { loadConfig } from '../scripts/lib/config.ts';
 import { CorrelationAlerter, type CorrelationOptions } from '../scripts/lib/correlation/alerter.ts';
@@ -23,6 +25,14 @@ const NEVER = new AbortController().signal;
 const ROOT = join(import.meta.dirname, '..');
 const SCRIPT = join(ROOT, 'scripts', 'correlation_alert.ts');
 const TOKEN = 'a-token-of-the-test';
+
+/** Of half an hour; `MARKETPRISM_CORRELATION_ROUNDS=336` is a week. */
+const ROUNDS = Number(process.env.MARKETPRISM_CORRELATION_ROUNDS ?? 6);
+
+function collectGarbage(): void {
+  setFlagsFromString('--expose-gc');
+  runInNewContext('gc')();
+}
 
 interface Wire {
   t: number;
@@ -283,6 +293,38 @@ describe('rounds', () => {
     child.kill('SIGTERM');
     assert.equal(await end, 0);
     assert.ok(!log.includes('"event":"round"') && log.includes('"event":"stopped"'), log);
+    await assertOnce();
+  });
+
+  test('one after the other keep all candles once, in memory that does not grow', async (t) => {
+    const alerter = await open({ isOnce: false });
+    const figures: { heap: number; rss: number }[] = [];
+    assert.deepEqual(await alerter.turn(NEVER), []);
+    for (let round = 0; round < ROUNDS; round++) {
+      pass(1800);
+      const frames = sim.ledger().frames;
+      await waitFor(
+        'its frames',
+        READY_MS,
+        async () => alerter.sockets!.connections === 1 && alerter.sockets!.frames >= frames,
+      );
+      assert.deepEqual(await alerter.turn(NEVER), []);
+      if (round % 24 === 23 || round === ROUNDS - 1) {
+        collectGarbage();
+        figures.push({ heap: process.memoryUsage().heapUsed, rss: process.memoryUsage().rss });
+      }
+    }
+    const shown = figures
+      .map(({ heap, rss }) => `${(heap / 2 ** 20).toFixed(1)}/${(rss / 2 ** 20).toFixed(0)}`)
+      .join(' ');
+    t.diagnostic(`${ROUNDS} rounds: heap/rss MiB, simulator included, each half day: ${shown}`);
+    if (figures.length > 4) assert.ok(figures.at(-1)!.heap < figures[1]!.heap * 1.1, shown);
+    const { round } = state();
+    assert.deepEqual([round.coins, round.rows, round.rows_without_corr, round.candles_different], [3, 6, 0, 0]);
+    assert.deepEqual([round.errors, round.candles_lost, round.bad_candles], [0, 0, 0]);
+    const rows = await stored('BNB', '5m');
+    assert.ok(rows.length >= 5000 + ROUNDS * 6 - 2, `${rows.length}`);
+    assert.ok(rows.every(([start], i) => i === 0 || Number(start) - Number(rows[i - 1]![0]) === 300_000));
     await assertOnce();
   });
 

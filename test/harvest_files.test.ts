@@ -16,7 +16,7 @@ import { createServer, request } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { after, before, beforeEach, describe, test } from 'node:test';
+import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { ClickHouseProxy } from '../scripts/lib/chaos/clickhouse_proxy.ts';
 import { createClickHouse } from '../scripts/lib/clickhouse.ts';
@@ -74,6 +74,7 @@ beforeEach(() => {
   root = mkdtempSync(join(tmpdir(), 'marketprism-harvest-'));
 });
 const clear = () => rmSync(root, { recursive: true, force: true });
+afterEach(clear);
 
 describe('reading files of the harvest', () => {
   test('finds files by hour, symbol and kind, and nothing else', () => {
@@ -90,7 +91,6 @@ describe('reading files of the harvest', () => {
     assert.deepEqual(told({ from: HOUR + 1, to: HOUR + HOUR_MS }), ['07 A/B ofi', '07 BTC-USDT prices']);
     assert.deepEqual(told({ symbols: ['A/B'] }), ['07 A/B ofi']);
     assert.deepEqual(slicesOf(join(root, 'none')), []);
-    clear();
   });
 
   test('lines come whole across pieces, numbered, up to where the file ended; half a line that is being written is none', async () => {
@@ -114,7 +114,6 @@ describe('reading files of the harvest', () => {
     appendFileSync(path, ' and more\n');
     assert.deepEqual(await read(before), whole);
     assert.deepEqual(await read(), [...whole, [6, 13]]);
-    clear();
   });
 
   test('counts ids of any form exactly, also when it has grown many times', () => {
@@ -128,7 +127,6 @@ describe('reading files of the harvest', () => {
       [ids.add(`${'1'.repeat(31)}2`), ids.add(`${'1'.repeat(31)}3`), ids.add(`${'1'.repeat(31)}2`)],
       [true, true, false],
     );
-    clear();
   });
 });
 
@@ -177,7 +175,6 @@ describe('manifests', () => {
     assert.equal(readManifest(root, HOUR)!.revision, 3);
     writeFileSync(manifestPath(root, HOUR), '{"date":');
     assert.deepEqual([(await manifests()).written.length, readManifest(root, HOUR)!.rows], [1, 41]);
-    clear();
   });
 
   test('the command tells what it wrote, and says when there was nothing', async () => {
@@ -194,7 +191,6 @@ describe('manifests', () => {
       runManifest({ root, flags: { symbol: 'x' }, now: LATER }),
       /--symbol does not belong to --manifest/,
     );
-    clear();
   });
 });
 
@@ -288,7 +284,6 @@ describe('Parquet', () => {
       }
     }
     assert.equal(await tables(), '0');
-    clear();
   });
 
   test('is made of hours that are over, where it is missing or older than its file; nothing of it is left over', async () => {
@@ -312,7 +307,6 @@ describe('Parquet', () => {
     const again = await run();
     assert.deepEqual([again.exported, again.rows, await parquetRows(parquetPath(path))], [[parquetPath(path)], 2, 2]);
     assert.equal(await tables(), '0');
-    clear();
   });
 
   test('a row that is wrong, or a line that is none, leaves its file without one, and says so; the others have theirs', async () => {
@@ -333,7 +327,6 @@ describe('Parquet', () => {
     assert.match(text(), /^not exported: \S+ETH-USDT\/kind=fusion.jsonl: FUNCTION_THROW_IF\w+: .*score is absent/m);
     assert.match(text(), /^1 Parquet files made \(1 rows\), 0 as they were, 4 not made, of 5 files$/m);
     assert.equal(await tables(), '0');
-    clear();
   });
 
   test('a database that errs is asked again; an answer that breaks off makes no file; tables of a killed export go', async () => {
@@ -365,7 +358,6 @@ describe('Parquet', () => {
       runExport({ root, client: far, database: DATABASE, flags: {}, now: LATER, out: none.out }),
       /^OperatorError: nothing is exported without the database: /,
     );
-    clear();
   });
 
   test('a Parquet file that is cut off, or followed by something, is none', async () => {
@@ -378,7 +370,6 @@ describe('Parquet', () => {
     await assert.rejects(parquetRows(path!), /not whole/);
     truncateSync(path!, 5);
     await assert.rejects(parquetRows(path!), /5 bytes/);
-    clear();
   });
 });
 
@@ -429,7 +420,6 @@ describe('validating', () => {
     assert.equal(await runValidate({ root, flags: {}, now: LATER, out }), 0);
     assert.match(text(), /^BTC-USDT +4235 +90 +0 +0 +0 +20 +30 +0 +5 +4000 +0 +5 passed, 0 missed, 1 not judged$/m);
     assert.match(text(), /^not judged: all events: 5 in 1\.5 h$/m);
-    clear();
   });
 
   test('nothing found is no good news', async () => {
@@ -445,7 +435,6 @@ describe('validating', () => {
       runValidate({ root, flags: { from: '2026-12-02', to: '2026-12-01' }, now: LATER, out }),
       /--from takes a time before/,
     );
-    clear();
   });
 
   test('empty minutes count whether or not they are known as gaps, and which are is told', async () => {
@@ -464,7 +453,6 @@ describe('validating', () => {
     assert.deepEqual([figures.minutes, figures.empty_minutes, figures.known_empty_minutes], [600, 6, 3]);
     assert.deepEqual(gateOf(gates, 'empty_minutes'), ['missed', 0.01, '6 of 600 minutes, 3 known as gaps']);
     assert.deepEqual([status, figures.gaps, figures.events], ['degraded', 2, 5]);
-    clear();
   });
 
   test('a second that is missing or told twice is found; one in a silence is not held against it', async () => {
@@ -487,7 +475,6 @@ describe('validating', () => {
       [last.status, last.all.figures.repeated_seconds, last.all.figures.duplicates],
       ['unhealthy', 1, 0],
     );
-    clear();
   });
 
   test('a duplicate, a line that is no row and a row of another hour are told with their file, and make it unhealthy', async () => {
@@ -519,7 +506,6 @@ describe('validating', () => {
         [55, 'Unterminated string '],
       ],
     );
-    clear();
   });
 
   test('latencies are judged at their quantiles; unknown ones are counted', async () => {
@@ -539,7 +525,6 @@ describe('validating', () => {
     const { gates } = (await check()).all;
     assert.deepEqual(gateOf(gates, 'latency_p50').slice(0, 2), ['passed', 59]);
     assert.deepEqual(gateOf(gates, 'latency_p99'), ['missed', 120, '32 rows without a latency']);
-    clear();
   });
 
   test('events are judged from 72 hours on', async () => {
@@ -559,7 +544,6 @@ describe('validating', () => {
     );
     const missed = gateOf((await check()).all.gates, 'events');
     assert.deepEqual([missed[0], Math.round(missed[1] as number)], ['missed', 901]);
-    clear();
   });
 
   test('a manifest that says something else than the files, or of a file that is gone, is told', async () => {
@@ -580,6 +564,5 @@ describe('validating', () => {
     assert.deepEqual(after.manifests.faults, []);
     assert.equal(validationText(after).includes('manifest:'), false);
     assert.ok(existsSync(manifestPath(root, HOUR)));
-    clear();
   });
 });

@@ -35,7 +35,8 @@ import { type HarvestLine, harvestLock, storeRows } from '../scripts/lib/harvest
 import { JsonlWriter, objectsOf } from '../scripts/lib/jsonl.ts';
 import { createLogger } from '../scripts/lib/log.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
-import { HOUR, harvestRow, harvestRows, makeSignals } from './harvest_rows.ts';
+import { ensureSignals } from '../scripts/lib/schema.ts';
+import { HOUR, harvestRow, harvestRows } from './harvest_rows.ts';
 import { Pipeline, READY_MS } from './pipeline.ts';
 
 const DATABASE = 'marketprism_signals';
@@ -60,7 +61,7 @@ describe('letters of the harvest', () => {
     await pipeline.choosePorts();
     await pipeline.startDatabase();
     client = pipeline.client();
-    await makeSignals(client, DATABASE);
+    await ensureSignals(client, DATABASE);
     proxy = new ClickHouseProxy(pipeline.env.CLICKHOUSE_URL!);
     await proxy.listen(0);
     far = createClickHouse({ url: `http://127.0.0.1:${proxy.port}`, username: 'default', password: '' }, 'test');

@@ -1,16 +1,7 @@
 /** Rows of the harvest as its core writes them, by number: each kind's members, times 100 ms apart. */
-import type { ClickHouseClient } from '@clickhouse/client';
 import { dateHour, type HarvestKind, isRaw, rowId } from '../scripts/lib/harvest/kinds.ts';
 import type { HarvestLine } from '../scripts/lib/harvest/table.ts';
 import type { Exchange } from '../scripts/lib/rows.ts';
-import { signalStatements } from '../scripts/lib/schema.ts';
-
-/** The tables. What a default of this type takes is text. */
-export async function makeSignals(client: ClickHouseClient, database: string): Promise<void> {
-  for (const query of signalStatements(database)) {
-    await client.command({ query: query.replace(/(FixedString\(32\) DEFAULT )(throwIf\(.*?\))/g, '$1toString($2)') });
-  }
-}
 
 /** 2026-11-30 07:00 UTC. */
 export const HOUR = Date.UTC(2026, 10, 30, 7);

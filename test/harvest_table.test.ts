@@ -9,7 +9,8 @@ import { createClickHouse } from '../scripts/lib/clickhouse.ts';
 import { SIGNAL_KINDS, type SignalKind } from '../scripts/lib/harvest/kinds.ts';
 import { type HarvestLine, harvestLock, NotStored, storeRows } from '../scripts/lib/harvest/table.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
-import { HOUR, harvestRow, harvestRows, makeSignals } from './harvest_rows.ts';
+import { ensureSignals } from '../scripts/lib/schema.ts';
+import { HOUR, harvestRow, harvestRows } from './harvest_rows.ts';
 import { Pipeline, READY_MS } from './pipeline.ts';
 
 const DATABASE = 'marketprism_signals';
@@ -79,7 +80,7 @@ describe('storing rows of the harvest', () => {
     await pipeline.choosePorts();
     await pipeline.startDatabase();
     client = pipeline.client();
-    await makeSignals(client, DATABASE);
+    await ensureSignals(client, DATABASE);
     proxy = new ClickHouseProxy(pipeline.env.CLICKHOUSE_URL!);
     await proxy.listen(0);
     far = clientAt(`http://127.0.0.1:${proxy.port}`);
@@ -254,29 +255,33 @@ describe('storing rows of the harvest', () => {
   ] as const) {
     test(`an insert ${name}, and its rows are there once`, async () => {
       const link = new SlowLink(pipeline.env.CLICKHOUSE_URL!);
-      const url = await link.listen();
-      const by = clientAt(url);
-      const rows = harvestRows(kind, 0, 500);
-      link.isArmed = true;
-      const stop = new AbortController();
-      const first = storeRows(by, DATABASE, kind, rows, stop.signal);
-      const isLeft = kind !== 'features';
-      const settled = isLeft ? failure(first) : first;
-      await waitFor('the held insert', READY_MS, async () => link.held === 1);
-      if (isLeft) stop.abort(new Error('stopped'));
-      // What another process knows of earlier inserts, another client knows: nothing.
-      const next = kind === 'ofi' ? clientAt(url) : by;
-      const again = isLeft ? settled.then(() => store(kind, rows, next)) : settled;
-      let isDone = false;
-      void again.then(() => {
-        isDone = true;
-      });
-      await new Promise((done) => setTimeout(done, STILL_MS));
-      assert.deepEqual([link.inserts, isDone], [1, false], 'no second insert while the first may happen');
-      link.release();
-      assert.deepEqual(await again, isLeft ? { stored: 0, present: 500 } : { stored: 500, present: 0 });
-      assert.deepEqual(await count(kind), [500, 500]);
-      await link.close();
+      try {
+        const url = await link.listen();
+        const by = clientAt(url);
+        const rows = harvestRows(kind, 0, 500);
+        link.isArmed = true;
+        const stop = new AbortController();
+        const first = storeRows(by, DATABASE, kind, rows, stop.signal);
+        const isLeft = kind !== 'features';
+        const settled = isLeft ? failure(first) : first;
+        await waitFor('the held insert', READY_MS, async () => link.held === 1);
+        if (isLeft) stop.abort(new Error('stopped'));
+        // What another process knows of earlier inserts, another client knows: nothing.
+        const next = kind === 'ofi' ? clientAt(url) : by;
+        const again = isLeft ? settled.then(() => store(kind, rows, next)) : settled;
+        let isDone = false;
+        const isOver = () => {
+          isDone = true;
+        };
+        void again.then(isOver, isOver);
+        await new Promise((done) => setTimeout(done, STILL_MS));
+        assert.deepEqual([link.inserts, isDone], [1, false], 'no second insert while the first may happen');
+        link.release();
+        assert.deepEqual(await again, isLeft ? { stored: 0, present: 500 } : { stored: 500, present: 0 });
+        assert.deepEqual(await count(kind), [500, 500]);
+      } finally {
+        await link.close();
+      }
     });
   }
 

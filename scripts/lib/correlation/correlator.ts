@@ -88,7 +88,7 @@ export class Correlator {
       const xi = i === 0 ? Number.NaN : base[i]! / base[i - 1]! - 1;
       const yi = i === 0 ? Number.NaN : coin[i]! / coin[i - 1]! - 1;
       // NaN where either candle is absent, of either coin.
-      const stands = true;
+      const stands = Number.isFinite(xi) && Number.isFinite(yi);
       has[i] = stands ? 1 : 0;
       x[i] = stands ? xi : 0;
       y[i] = stands ? yi : 0;

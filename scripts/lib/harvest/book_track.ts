@@ -39,7 +39,8 @@ export interface BookGap {
   to: number;
 }
 
-export type BookStep = { change: BookChange } | { gap: BookGap };
+/** `floor`: the time, ms, at which it can be told at the earliest: what is older may have been told without it. */
+export type BookStep = ({ change: BookChange } | { gap: BookGap }) & { floor: number };
 
 /** An update, or a whole book that one may begin with. */
 interface Update {
@@ -99,6 +100,7 @@ const FULL_SIDE = 400;
 export class BookTrack {
   private book: OrderBook | null = null;
   private readonly state: State;
+  private floor = Number.NEGATIVE_INFINITY;
 
   constructor(
     private readonly venue: BookVenue,
@@ -121,8 +123,9 @@ export class BookTrack {
     return this.state.bad;
   }
 
-  /** An update, or the whole book that updates stand on. */
-  update(row: OrderbookUpdateRow, out: BookStep[]): void {
+  /** An update, or the whole book that updates stand on. @param mark as for `settle`, before this row */
+  update(row: OrderbookUpdateRow, mark: number, out: BookStep[]): void {
+    this.floor = mark - DISORDER_MS + 1;
     const update = updateOf(row, row.first_update_id as number | null, row.prev_update_id as number | null);
     if (this.venue.isWhole) this.replace(update, out);
     else if (row.is_snapshot) this.offer(update, out);
@@ -130,8 +133,9 @@ export class BookTrack {
   }
 
   /** A sample of the whole book: ours must be like it; and where there is none it begins one. */
-  sample(row: OrderbookRow, out: BookStep[]): void {
+  sample(row: OrderbookRow, mark: number, out: BookStep[]): void {
     const { state } = this;
+    this.floor = mark - DISORDER_MS + 1;
     const sample = updateOf(row, null, null);
     // Whole books are told as updates, too. And what Binance's collector knows not to be complete is no measure.
     if (this.venue.isWhole || (this.venue.isCut && row.verified !== 'verified')) return;
@@ -139,7 +143,7 @@ export class BookTrack {
     if (this.book === null || state.last === null || sample.last > state.last) this.offer(sample, out);
     else if (sample.last === state.last && !isSameTop(this.book, sample)) {
       this.end('differs_from_sample', sample, out);
-      this.begin(sample, out);
+      if (this.book === null) this.begin(sample, out);
     }
   }
 
@@ -147,12 +151,11 @@ export class BookTrack {
   settle(mark: number, out: BookStep[]): void {
     const { state } = this;
     for (;;) {
-      if (this.book === null && state.candidate !== null) this.begin(state.candidate, out);
       const [oldest] = state.held;
       if (this.book === null || oldest === undefined || oldest.time + DISORDER_MS > mark) break;
+      // Known as soon as the mark is so far, whenever it is asked.
+      this.floor = oldest.time;
       this.end('missing_updates', oldest, out);
-      // Without a whole book to begin with they wait on.
-      if (state.candidate === null) break;
     }
     if (this.book === null) while (state.held.length > 0 && state.held[0]!.time + HELD_MS <= mark) state.held.shift();
   }
@@ -219,9 +222,9 @@ export class BookTrack {
   private apply(update: Update, out: BookStep[]): void {
     const book = this.book!;
     book.apply(update.bids, update.asks);
-    if (book.crossed()) this.end('crossed', update, out);
-    else if (!book.top(TOP_LEVELS).complete) this.end('too_shallow', update, out);
-    else this.moved(update, out);
+    const cause = book.crossed() ? 'crossed' : book.top(TOP_LEVELS).complete ? null : 'too_shallow';
+    if (cause === null) this.moved(update, out);
+    else this.end(cause, update, out);
   }
 
   private moved({ time, received, first, last, prev }: Update, out: BookStep[]): void {
@@ -232,7 +235,7 @@ export class BookTrack {
     Object.assign(state, { last, lastTime: Math.max(time, before === null ? time : state.lastTime), top });
     if (state.candidate !== null && state.candidate.last <= last) state.candidate = null;
     if (before !== null && isEqual(before.bids, bids) && isEqual(before.asks, asks)) return;
-    out.push({ change: { time, received, first, last, prev, top, before, quiet } });
+    out.push({ change: { time, received, first, last, prev, top, before, quiet }, floor: this.floor });
   }
 
   /** What waits bears numbers of before. */
@@ -242,12 +245,15 @@ export class BookTrack {
     this.state.candidate = null;
   }
 
+  /** Ends the book; one that is ahead of it, as after a break, begins it again. */
   private end(cause: BookGapCause, { time, received, last }: Update, out: BookStep[]): void {
     const { state } = this;
     if (cause === 'crossed') state.bad += 1;
-    out.push({ gap: { cause, time, received, from: state.last, to: last } });
+    out.push({ gap: { cause, time, received, from: state.last, to: last }, floor: this.floor });
     this.book = null;
     Object.assign(state, { last: null, top: null });
+    const { candidate } = state;
+    if (candidate !== null && cause !== 'ids_restarted') this.begin(candidate, out);
   }
 }
 

@@ -110,12 +110,12 @@ export class HarvestCore {
     // What was in order before this row came is so whether or not anybody looked.
     this.order(market, null);
     if (type === 'trade') {
-      market.trades.take(row);
+      market.trades.take(row, this.marks.trade);
       this.marks.trade = Math.max(this.marks.trade, row.timestamp);
     } else {
       const steps: BookStep[] = [];
-      if (type === 'orderbook') market.book.sample(row, steps);
-      else market.book.update(row, steps);
+      if (type === 'orderbook') market.book.sample(row, this.marks.book, steps);
+      else market.book.update(row, this.marks.book, steps);
       this.queueBook(market, steps);
       this.marks.book = Math.max(this.marks.book, row.timestamp);
     }
@@ -225,7 +225,7 @@ export class HarvestCore {
   private queueBook({ state, book, stream }: Market, steps: readonly BookStep[]): void {
     for (const step of steps) {
       const { time } = 'change' in step ? step.change : step.gap;
-      state.bookOrder = Math.max(state.bookOrder, time);
+      state.bookOrder = Math.max(state.bookOrder, time, step.floor);
       const order = state.bookOrder;
       if ('gap' in step) {
         Object.assign(state, { ofi: freshOfi(), ofiReset: true });

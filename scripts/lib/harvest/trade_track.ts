@@ -29,7 +29,7 @@ export interface TradeGap {
 
 export interface OrderedTrade {
   trade: Trade;
-  /** Trades that are older than one that was told before. */
+  /** Trades that came after those of their time were told. */
   late: Trade[];
   gap: TradeGap | null;
   /** Of all that was told so far, trades that are missing now. */
@@ -76,7 +76,8 @@ export class TradeTrack {
     this.known = new Set(this.state.ids.map(([id]) => id));
   }
 
-  take(row: TradeRow): void {
+  /** @param mark as for `settle`, before this row: what is so much older than it may have been told without it */
+  take(row: TradeRow, mark: number): void {
     const { state } = this;
     const { timestamp: time, received_at, trade_id: id, price, quantity, is_maker } = row;
     const number = numberOf(row);
@@ -84,9 +85,11 @@ export class TradeTrack {
     if (!isNew) return;
     const received = Math.floor(received_at / 1000);
     const trade: Trade = { time, received, id, number, price, quantity, is_maker };
-    if (state.told !== null && isBefore(trade, state.told)) {
+    if (time + DISORDER_MS <= mark || (state.told !== null && isBefore(trade, state.told))) {
       state.late.push(trade);
-      if (number !== null && number > state.first! && number < state.highest!) state.missing -= 1;
+      // Before the first one nothing is known to be missing.
+      if (number !== null && state.first !== null && number > state.first && number < state.highest!)
+        state.missing -= 1;
       return;
     }
     let place = state.waiting.length;
