@@ -1,9 +1,12 @@
 /** Correlations with BTC: equal to a plain computation, honest about what is missing and about chance, and each anomaly told once. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, test } from 'node:test';
+import { afterEach, beforeEach, describe, test } from 'node:test';
 import { loadConfig } from '../scripts/lib/config.ts';
+import { ALERTS_FILE, AlertBook, STATE_FILE } from '../scripts/lib/correlation/alert_book.ts';
 import {
   askedRows,
   CORRELATION_ALERT,
@@ -20,6 +23,7 @@ import { TimeframeRound } from '../scripts/lib/correlation/round.ts';
 import { type CorrelationLimits, type CorrelationRow, judge } from '../scripts/lib/correlation/rule.ts';
 import { largestOf, upperTail } from '../scripts/lib/correlation/significance.ts';
 import { STDIN_CANDLE, StdinCorrelations } from '../scripts/lib/correlation/stdin.ts';
+import { createLogger } from '../scripts/lib/log.ts';
 import { seededRandom } from '../scripts/lib/sim/market.ts';
 
 const END = Date.UTC(2026, 10, 24, 8);
@@ -452,6 +456,75 @@ describe('an anomaly', () => {
     const { title, text } = messageOf(event!, 'zh');
     assert.equal(title, 'C 相关性异常');
     assert.match(text, /^交易所: hyperliquid\n币种: C-USDC\n.*\n差值: 0\.7766\n始于/s);
+  });
+});
+
+describe('the book of anomalies', () => {
+  const listing = { exchange: 'hyperliquid', coin: 'C', symbol: 'C-USDC' };
+  const rows = [row({ corr: 0.1 }), row({ corr: 0.9, period: '7d' })];
+  const { standing, event } = follow({}, listing, rows, judge(rows, LIMITS), askedRows(['5m'], ['1d', '7d']));
+  let dir: string;
+  beforeEach(() => {
+    dir = mkdtempSync(join(tmpdir(), 'marketprism-book-'));
+  });
+  afterEach(() => rmSync(dir, { recursive: true, force: true }));
+  const open = () =>
+    AlertBook.open({
+      config: loadConfig({ MARKETPRISM_DATA_DIR: dir }),
+      log: createLogger('test', 'silent'),
+      clock: () => END,
+    });
+  const statePath = () => join(dir, STATE_FILE);
+  const state = () => JSON.parse(readFileSync(statePath(), 'utf8'));
+  const written = () => readFileSync(join(dir, ALERTS_FILE), 'utf8').split('\n').filter(Boolean);
+  /** A process that had its round, and ended. */
+  async function life(): Promise<AlertBook> {
+    const book = await open();
+    book.take(standing, [event!]);
+    book.ran({ data_time: END }, []);
+    book.close();
+    return book;
+  }
+
+  test('has an event in its state before it is in the file: killed in between, it is written once all the same', async () => {
+    await life();
+    writeFileSync(statePath(), JSON.stringify({ ...state(), unwritten: [event] }));
+    writeFileSync(join(dir, ALERTS_FILE), '');
+    const book = await open();
+    assert.deepEqual(book.standing, standing);
+    book.take(book.standing, []);
+    book.take(book.standing, []);
+    book.close();
+    assert.deepEqual(written(), [JSON.stringify(event)]);
+    assert.deepEqual([state().unwritten, state().untold.length], [[], 1]);
+  });
+
+  test('with an older state finds what the file has, and tells it; without any, knows what stands and tells nobody again', async () => {
+    await life();
+    writeFileSync(
+      statePath(),
+      JSON.stringify({ ...state(), data_time: END - 300_000, standing: {}, unwritten: [], untold: [] }),
+    );
+    const older = await open();
+    assert.deepEqual(older.standing, standing);
+    older.take(older.standing, []);
+    older.ran({ data_time: END }, []);
+    older.close();
+    assert.deepEqual([written().length, state().untold.length], [1, 1]);
+    rmSync(statePath());
+    const none = await open();
+    assert.deepEqual(none.standing, standing);
+    none.ran({ data_time: END }, []);
+    none.close();
+    assert.deepEqual([written().length, state().untold], [1, []]);
+  });
+
+  test('a state that cannot be read is one line', async () => {
+    await life();
+    writeFileSync(statePath(), '{"data_time":');
+    await assert.rejects(open, /correlation_alert\.json: .*: mend or remove it$/);
+    writeFileSync(statePath(), '{"data_time":5}');
+    await assert.rejects(open, /correlation_alert\.json: last_run: .*: mend or remove it$/);
   });
 });
 

@@ -37,6 +37,7 @@ export const KINDS = {
   too_few: { en: 'far fewer rows than usual', zh: '数据量异常偏少' },
   declining: { en: 'completeness declines', zh: '完整率下降' },
   waiting_rows: { en: 'dead letters wait', zh: '死信待处理' },
+  waiting_harvest: { en: 'dead letters of the harvest wait', zh: '采集死信待处理' },
   bad_lines: { en: 'unreadable lines', zh: '无法读取的行' },
   set_aside: { en: 'lines set aside', zh: '已隔离的行' },
   bad_state: { en: 'unreadable health file', zh: '状态文件无效' },

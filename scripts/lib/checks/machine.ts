@@ -6,6 +6,7 @@ import { selectText } from '../clickhouse.ts';
 import { shownUrl } from '../config.ts';
 import { badFiles, letterFiles, readLetter } from '../deadletter.ts';
 import { consumerInfo, wantedDurable } from '../durables.ts';
+import { badHarvestFiles, harvestLetterFiles } from '../harvest/letters.ts';
 import { connectOnce, differingMembers, streamInfo, wantedStream } from '../jetstream.ts';
 import { linesOf } from '../jsonl.ts';
 import { DATA_TYPES, TABLES } from '../rows.ts';
@@ -248,6 +249,20 @@ export const deadLetters: Check = {
         });
     }
     for (const { directory, name } of badFiles(dataDir)) {
+      const path = join(directory, name);
+      const what = 'lines that no replay could read';
+      findings.push({ kind: 'set_aside', subject: path, what, severity: 'high', evidence: path });
+    }
+    for (const { directory, name } of harvestLetterFiles(dataDir)) {
+      const path = join(directory, name);
+      let rows = 0;
+      for await (const _line of linesOf(path)) rows += 1;
+      letters += rows;
+      const what = `${plural(rows, 'row')} of the harvest waiting: its harvester delivers them when it can`;
+      const evidence = `npx tsx scripts/deadletter.ts explain ${path}`;
+      findings.push({ kind: 'waiting_harvest', subject: path, what, severity: 'medium', evidence });
+    }
+    for (const { directory, name } of badHarvestFiles(dataDir)) {
       const path = join(directory, name);
       const what = 'lines that no replay could read';
       findings.push({ kind: 'set_aside', subject: path, what, severity: 'high', evidence: path });

@@ -21,6 +21,7 @@ import { HarvestCore, type HarvestState } from './core.ts';
 import { harvestInput } from './input.ts';
 import { HARVEST_KINDS } from './kinds.ts';
 import { HarvestHealer, rootOf } from './letters.ts';
+import { writeManifests } from './manifest.ts';
 import { removeOldDays, Saver } from './saver.ts';
 import { Source, type SourceKind } from './source.ts';
 import { harvestLock } from './table.ts';
@@ -37,6 +38,9 @@ const MOST_WAITING = 200_000;
 const IDLE_MS = 60_000;
 const WAIT_MS = 20;
 const DATABASE_RETRY_MS = 2000;
+/** The manifest of an hour is made so long after it, and again while its files change, up to a time back; ms. */
+const MANIFEST_DELAY_MS = 180_000;
+const MANIFEST_BACK_MS = 4 * 3_600_000;
 const STATE_VERSION = 1;
 /** Of the ten seconds that a stop has, for what is in memory, ms. */
 const STOP_SAVING_MS = 7000;
@@ -107,7 +111,8 @@ export class HarvestService {
         streamDefinitions(config.streamMaxBytes),
         log,
       );
-      const open = (kind: SourceKind) => Source.open(kind, exchange, nats, state?.positions[kind] ?? null, log, stop);
+      const open = (kind: SourceKind) =>
+        Source.open(kind, exchange, dataDir, nats, state?.positions[kind] ?? null, log, stop);
       const sources = { trade: await open('trade'), book: await open('book') };
       return new HarvestService(options, lock, nats, saver, sources, client, state);
     } catch (error) {
@@ -216,17 +221,20 @@ export class HarvestService {
     this.lastCheckpoint = Date.now();
   }
 
-  /** Days that are too old go; and what could not be saved is tried again, beside everything else. */
+  /** Days that are too old go, hours that are over get their manifest; and what could not be saved is tried again, beside everything else. */
   private tidy(): void {
     const { log, stop, config, exchange } = this.options;
-    for (const day of removeOldDays(rootOf(config.dataDir, exchange), config.harvestDays, Date.now()))
-      log.info({ event: 'day_removed', day });
+    const root = rootOf(config.dataDir, exchange);
+    for (const day of removeOldDays(root, config.harvestDays, Date.now())) log.info({ event: 'day_removed', day });
+    const now = Date.now();
     const work = async () => {
       try {
+        // Rows of an hour come a little after it.
+        await writeManifests({ root, now: now - MANIFEST_DELAY_MS, from: now - MANIFEST_BACK_MS });
         const { replayed, files } = await this.healer.turn(steadyNow());
         if (files > 0) log.info({ event: 'letters_delivered', files, rows: replayed });
       } catch (error) {
-        if (!stop.aborted) log.warn({ event: 'letters_wait', reason: (error as Error).message });
+        if (!stop.aborted) log.warn({ event: 'not_tidy', reason: (error as Error).message });
       }
     };
     this.healing = this.healing.then(work);

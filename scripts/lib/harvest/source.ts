@@ -1,5 +1,7 @@
 /** Trades and books out of JetStream, in the order of their streams, from where the last checkpoint left off. */
-import { AckPolicy, DeliverPolicy, type JetStreamManager, type NatsConnection, ReplayPolicy } from 'nats';
+import { createHash } from 'node:crypto';
+import { realpathSync } from 'node:fs';
+import { AckPolicy, DeliverPolicy, type JetStreamManager, type NatsConnection, nanos, ReplayPolicy } from 'nats';
 import { type Checkpoint, consumerInfo, holdsCheckpoint } from '../durables.ts';
 import type { Logger } from '../log.ts';
 import { pause } from '../pause.ts';
@@ -18,6 +20,8 @@ const STREAMS: Record<SourceKind, { stream: StreamName; subject(exchange: Exchan
 };
 /** Messages in memory, of each stream. */
 const BUFFER_BYTES = 8 * 2 ** 20;
+/** A durable that nobody reads from is removed by the broker after this: where it goes on is ours to know, ms. */
+const UNUSED_MS = 24 * 3_600_000;
 /** A broker that has just come back may not answer at once, ms. */
 const RETRY_MS = 1000;
 
@@ -29,6 +33,8 @@ export class Source {
   private constructor(
     readonly kind: SourceKind,
     private readonly exchange: Exchange,
+    /** Tells harvesters of other data directories apart. */
+    private readonly owner: string,
     private readonly nats: NatsConnection,
     private readonly manager: JetStreamManager,
     /** The last message that was taken; null before the first. */
@@ -40,12 +46,22 @@ export class Source {
   static async open(
     kind: SourceKind,
     exchange: Exchange,
+    dataDir: string,
     nats: NatsConnection,
     position: Checkpoint | null,
     log: Logger,
     stop: AbortSignal,
   ): Promise<Source> {
-    const source = new Source(kind, exchange, nats, await nats.jetstreamManager(), position, log, stop);
+    const source = new Source(
+      kind,
+      exchange,
+      ownerOf(dataDir),
+      nats,
+      await nats.jetstreamManager(),
+      position,
+      log,
+      stop,
+    );
     await source.place();
     const { stream } = STREAMS[kind];
     source.consumer = new PullConsumer(nats, stream, source.durable, BUFFER_BYTES, () => source.placeAgain(), log);
@@ -53,7 +69,7 @@ export class Source {
   }
 
   get durable(): string {
-    return `harvester_${this.exchange}_${this.kind}`;
+    return `harvester_${this.exchange}_${this.kind}_${this.owner}`;
   }
 
   /** A message is here. */
@@ -110,7 +126,7 @@ export class Source {
           : { deliver_policy: DeliverPolicy.StartTime, opt_start_time: timeOf(position.storedAt) };
     await manager.consumers.add(stream, {
       ...{ durable_name: durable, filter_subject: subject(exchange), ack_policy: AckPolicy.None },
-      ...{ replay_policy: ReplayPolicy.Instant, ...from },
+      ...{ replay_policy: ReplayPolicy.Instant, inactive_threshold: nanos(UNUSED_MS), ...from },
     });
     if (isIntact) return;
     // What both numberings have is known by its own ids.
@@ -121,4 +137,8 @@ export class Source {
 
 function timeOf(nanoseconds: string): string {
   return new Date(Number(BigInt(nanoseconds) / 1_000_000n)).toISOString();
+}
+
+function ownerOf(dataDir: string): string {
+  return createHash('sha256').update(realpathSync(dataDir)).digest('hex').slice(0, 8);
 }
