@@ -24,7 +24,7 @@ symbol BTC or one that begins with BTC- (the coin stands before the dash), and t
 
 Candles are kept in the table candles of the signals' database, results in correlations. The venue serves the newest 5000 candles: 3.5 days of 1m, 17 of 5m;
 longer periods have no correlation, and say so, until our own candles reach so far back. The first round of all coins takes as long as the venue's limit
-of requests makes it take, about 35 minutes for 200 coins; later ones take what they compute.
+of requests makes it take, about 45 minutes for 200 coins; later ones take what they compute.
 Anomalies: DATA/correlation/correlation_alerts.jsonl, begin and end each once; people are told through monitor.ts.
 
 Environment: MARKETPRISM_CORRELATION_LONG (0.6), _SHORT (0.3), _DIFF (0.5), _SIGNIFICANT (unset: each lag counts), CLICKHOUSE_URL, MARKETPRISM_SIGNALS_DATABASE,
