@@ -515,6 +515,33 @@ describe('rows', () => {
     assert.equal(prices.at(-1)!.queue_dropped, 24);
   });
 
+  test('a time from the far future holds nothing up but its own row', () => {
+    const later = Date.UTC(2099, 0, 1);
+    const future = ({ type, row }: HarvestInput) =>
+      ({ type, row: { ...row, timestamp: later, received_at: (T + 1000) * 1000 } }) as unknown as HarvestInput;
+    const rows = harvest(
+      [
+        begin(),
+        future(update(11, T + 500, { bids: [['99', '8']] })),
+        future(trade(1, T + 500, '1', 'buy')),
+        trade(2, T + 600, '1', 'buy'),
+        update(12, T + 700, { bids: [['99', '9']] }),
+        update(13, T + 20_000, { bids: [['99', '10']] }),
+        trade(3, T + 20_000, '1', 'buy'),
+      ],
+      false,
+    );
+    assert.deepEqual(
+      ofKind(rows, 'cvd').map(({ trade_id }) => trade_id),
+      ['2'],
+    );
+    assert.deepEqual(
+      ofKind(rows, 'orderbook').map(({ last_id }) => last_id),
+      [10, 11, 12],
+    );
+    assert.ok(ofKind(rows, 'features').length > 10);
+  });
+
   test('each second that is over is told once, with what was last in it, and quiet ones as well', () => {
     const rows = harvest([
       begin(),

@@ -27,6 +27,8 @@ const WHOLE_BOOK_PAUSE_MS = 15_000;
 /** A pause of the book after which what it told before is no measure any more, ms. */
 const PAUSE_MS = 2000;
 const DAY_MS = 86_400_000;
+/** A time that lies further than this after the arrival of its row, ms, says nothing of how far the others are. */
+const AHEAD_MS = 1000;
 
 /** A change of the book with its order flow, or where states of the book are not known. */
 export type BookItem =
@@ -106,18 +108,20 @@ export class HarvestCore {
   /** Takes a row in, and tells what is known by it. */
   take({ type, row }: HarvestInput): void {
     const market = this.marketOf(row);
-    this.received = Math.max(this.received, Math.floor(row.received_at / 1000));
+    const received = Math.floor(row.received_at / 1000);
+    this.received = Math.max(this.received, received);
+    const time = Math.min(row.timestamp, received + AHEAD_MS);
     // What was in order before this row came is so whether or not anybody looked.
     this.order(market, null);
     if (type === 'trade') {
       market.trades.take(row, this.marks.trade);
-      this.marks.trade = Math.max(this.marks.trade, row.timestamp);
+      this.marks.trade = Math.max(this.marks.trade, time);
     } else {
       const steps: BookStep[] = [];
       if (type === 'orderbook') market.book.sample(row, this.marks.book, steps);
       else market.book.update(row, this.marks.book, steps);
+      this.marks.book = Math.max(this.marks.book, time);
       this.queueBook(market, steps);
-      this.marks.book = Math.max(this.marks.book, row.timestamp);
     }
     this.settle(market);
   }
@@ -225,7 +229,7 @@ export class HarvestCore {
   private queueBook({ state, book, stream }: Market, steps: readonly BookStep[]): void {
     for (const step of steps) {
       const { time } = 'change' in step ? step.change : step.gap;
-      state.bookOrder = Math.max(state.bookOrder, time, step.floor);
+      state.bookOrder = Math.max(state.bookOrder, Math.min(time, this.marks.book), step.floor);
       const order = state.bookOrder;
       if ('gap' in step) {
         Object.assign(state, { ofi: freshOfi(), ofiReset: true });
