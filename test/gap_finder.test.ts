@@ -229,7 +229,8 @@ describe('holes in hot', () => {
         ...gap,
         market_type: 'perpetual',
         data_type: 'liquidation',
-        ...{ from_id, to_id, from_time, to_time, cause },
+        // One of before may have been told within it.
+        ...{ from_id, to_id, timestamp: from_time - 5000, from_time: from_time - 5000, to_time, cause },
         ...{
           gap_id: '',
           reason: '',

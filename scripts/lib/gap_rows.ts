@@ -185,6 +185,12 @@ export function gapRow({ dataSource }: { dataSource: string }, now: number, { st
 }
 
 /**
+ * A liquidation is told after its time: Binance's sample is the newest of each second, told when that is over, and OKX's come in no order of
+ * time. So one of before the gap may have been told within it, ms.
+ */
+export const LIQUIDATION_TOLD_MS = 5000;
+
+/**
  * The gap of liquidations that may lie beside this one: they have no ids, and of some venues no past, so where rows are missing that come
  * over their socket nobody can know whether they are, too. Empty where this gap says nothing about them.
  * @param beside by exchange: what comes over the socket of its liquidations
@@ -203,7 +209,7 @@ export function liquidationsBeside(
       data_type: 'liquidation',
       from_id,
       to_id,
-      from_time,
+      from_time: from_time - LIQUIDATION_TOLD_MS,
       to_time,
       cause: cause as Cause,
       status: 'unfillable',
