@@ -294,6 +294,29 @@ export class Pipeline {
    * @returns by table: distinct keys published, rows in hot, distinct keys in hot, published keys that hot lacks
    */
   async compare(): Promise<Map<string, { published: number; rows: number; distinct: number; missing: string[] }>> {
+    for (;;) {
+      const before = await this.lastSequences();
+      const compared = await this.compareOnce();
+      // A minute that turned meanwhile brought readings that only one side has.
+      if ((await this.lastSequences()) === before) return compared;
+      await this.drained();
+    }
+  }
+
+  private async lastSequences(): Promise<string> {
+    const nats = await this.nats();
+    try {
+      const manager = await nats.jetstreamManager();
+      const infos = await Promise.all(streamDefinitions().map(({ name }) => manager.streams.info(name)));
+      return infos.map(({ state }) => state.last_seq).join(' ');
+    } finally {
+      await nats.close();
+    }
+  }
+
+  private async compareOnce(): Promise<
+    Map<string, { published: number; rows: number; distinct: number; missing: string[] }>
+  > {
     const out = new Map<string, { published: number; rows: number; distinct: number; missing: string[] }>();
     const published = await this.publishedKeys();
     for (const [type, keys] of published) {
