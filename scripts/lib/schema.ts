@@ -85,15 +85,17 @@ function epochTableSql(database: string): string {
  * the venue's history may be on its way while the rows come by another one.
  */
 function gapsNowSql(database: string): string {
-  const own = TABLES.gap.columns.map((column) => column.name);
   const constant = [...STREAM_COLUMNS, 'gap_id'];
-  const newest = own.filter((column) => !constant.includes(column));
+  const newest = TABLES.gap.columns.filter(({ name }) => !constant.includes(name));
+  // An aggregate passes nulls by: what the last state says nothing of would be told as an earlier one has it.
+  const value = ({ name, nullable }: Column) =>
+    nullable
+      ? `argMax(tuple(each.${name}), (each.status = 'filled', each.js_epoch, each.js_seq)).1`
+      : `argMax(each.${name}, (each.status = 'filled', each.js_epoch, each.js_seq))`;
   return [
     `CREATE OR REPLACE VIEW ${database}.gaps_now AS`,
     `SELECT ${constant.join(', ')},`,
-    newest
-      .map((column) => `    argMax(each.${column}, (each.status = 'filled', each.js_epoch, each.js_seq)) AS ${column}`)
-      .join(',\n'),
+    newest.map((column) => `    ${value(column)} AS ${column.name}`).join(',\n'),
     `FROM ${database}.gaps AS each`,
     `GROUP BY ${constant.join(', ')}`,
   ].join('\n');
