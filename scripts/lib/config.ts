@@ -69,6 +69,9 @@ export interface Config {
   storePort: number;
   replicatePort: number;
   monitorPort: number;
+  webPort: number;
+  /** Where the web API listens; elsewhere than on loopback everything needs the token. */
+  webHost: string;
   healthGraceSeconds: number;
   /** IANA name: of times that people read, and of their days. */
   timeZone: string;
@@ -207,6 +210,11 @@ const environment = z.object({
   HOT_STORAGE_HTTP_PORT: port.default(8085),
   COLD_STORAGE_HTTP_PORT: port.default(8086),
   MONITOR_HTTP_PORT: port.default(8082),
+  WEB_HTTP_PORT: port.default(5000),
+  MARKETPRISM_WEB_HOST: z
+    .string()
+    .regex(/^[\w.:-]+$/, 'takes an address such as 127.0.0.1 or 0.0.0.0')
+    .default('127.0.0.1'),
   HEALTH_GRACE_SECONDS: z.coerce.number().min(0).default(120),
   MARKETPRISM_TIMEZONE: z
     .string()
@@ -309,6 +317,8 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     storePort: values.HOT_STORAGE_HTTP_PORT,
     replicatePort: values.COLD_STORAGE_HTTP_PORT,
     monitorPort: values.MONITOR_HTTP_PORT,
+    webPort: values.WEB_HTTP_PORT,
+    webHost: values.MARKETPRISM_WEB_HOST,
     healthGraceSeconds: values.HEALTH_GRACE_SECONDS,
     timeZone: values.MARKETPRISM_TIMEZONE,
     language: values.MARKETPRISM_LANG,

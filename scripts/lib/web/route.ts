@@ -45,10 +45,16 @@ export interface Asked<P, Q> {
   query: Q;
   /** Fires when the client has gone, or the service stops. */
   gone: AbortSignal;
+  /** What a request that writes has sent, as `body` of its route makes it. */
+  body?: unknown;
+  /** Of a request that is passed on: its path and query as they came, and its header. */
+  url?: string;
+  authorization?: string | undefined;
 }
 
 export interface Route<P extends z.ZodType = z.ZodType, Q extends z.ZodType = z.ZodType> {
-  method: 'GET' | 'POST';
+  /** All but GET write: they need the token. */
+  method: 'GET' | 'POST' | 'PUT' | 'DELETE';
   /** As `/api/harvest/:symbol`. */
   path: string;
   /** One line for people. */
@@ -56,6 +62,8 @@ export interface Route<P extends z.ZodType = z.ZodType, Q extends z.ZodType = z.
   params?: P;
   /** Strict: a parameter that is not known is refused by name. */
   query?: Q;
+  /** JSON that it takes; absent: none. */
+  body?: z.ZodType;
   /** The JSON answer; absent: it is described by `types`. */
   answer?: z.ZodType;
   /** Media types besides JSON. */
