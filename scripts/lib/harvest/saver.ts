@@ -85,14 +85,17 @@ export class Saver {
     HARVEST_KINDS.map((kind) => [kind, { waiting: [], saving: 0, since: 0, tail: Promise.resolve() }]),
   );
   private readonly writers = new Map<string, JsonlWriter>();
-  private readonly slots: Slots;
+  /** Apart: what needs no table does not wait for a database that hangs. */
+  private readonly fileSlots: Slots;
+  private readonly tableSlots: Slots;
   /** By file, rows that a process before this one wrote after its last checkpoint: they are derived again, and are there. */
   private readonly undone = new Map<string, Undone>();
   /** One thing at a time is done with files. */
   private files: Promise<unknown> = Promise.resolve();
 
   constructor(private readonly options: SaverOptions) {
-    this.slots = new Slots(options.concurrency);
+    this.fileSlots = new Slots(options.concurrency);
+    this.tableSlots = new Slots(options.concurrency);
   }
 
   /** @param sizes of the files at the last checkpoint: what is in them beyond that is derived again */
@@ -200,7 +203,7 @@ export class Saver {
     const lane = this.lanes.get(kind)!;
     const rows = lane.waiting.splice(0);
     if (rows.length === 0) return lane.tail;
-    return this.queue(lane, rows.length, () => this.slots.run(() => this.write(kind, rows)));
+    return this.queue(lane, rows.length, () => this.write(kind, rows));
   }
 
   private queue(lane: Lane, rows: number, work: () => Promise<void>): Promise<void> {
@@ -222,7 +225,7 @@ export class Saver {
     const { options } = this;
     options.stop.throwIfAborted();
     const letters: HarvestLetter[] = [];
-    const failed = await this.exclusively(async () => this.writeFiles(kind, rows));
+    const failed = await this.fileSlots.run(() => this.exclusively(async () => this.writeFiles(kind, rows)));
     for (const { rows: unwritten, reason } of failed) {
       const sinks = isRaw(kind) ? (['jsonl'] as const) : (['jsonl', 'clickhouse'] as const);
       letters.push(...unwritten.map((row) => ({ row, sinks, reason })));
@@ -230,7 +233,7 @@ export class Saver {
     const unwritten = new Set(letters.map(({ row }) => row));
     const written = unwritten.size === 0 ? rows : rows.filter((row) => !unwritten.has(row));
     this.figures.written += written.length;
-    if (!isRaw(kind)) letters.push(...(await this.store(kind, written)));
+    if (!isRaw(kind)) letters.push(...(await this.tableSlots.run(() => this.store(kind, written))));
     await this.bury(letters);
   }
 
