@@ -48,7 +48,7 @@ import {
   WAITING,
   type Watermarks,
 } from './lib/desk/major_inputs.ts';
-import { EventRefused, NotToldYet, postEvent } from './lib/desk/monitor_client.ts';
+import { tellAll } from './lib/desk/monitor_client.ts';
 import { type DeskContext, type DeskWork, runDesk } from './lib/desk/service.ts';
 import { transformStdin } from './lib/desk/stdin.ts';
 import { readJson, writeJsonAtomic } from './lib/files.ts';
@@ -61,8 +61,6 @@ const STATE_FILE = 'state/major_events.json';
 const LIMITS_FILE = 'state/major_events_limits.json';
 /** Minutes that are read and judged at once: a day that was missed is six looks at the files. */
 const BATCH_MINUTES = 240;
-/** An event of which nobody could be told for so long is no news any more. */
-const TELL_FOR_MS = 24 * 60 * MINUTE_MS;
 /** The state is written when it changes, and at least so often, so that its times tell that the script lives. */
 const SAVE_MS = MINUTE_MS;
 
@@ -225,27 +223,16 @@ export class MajorEventsMonitor implements DeskWork {
   }
 
   /** Has people told, in the order of the events. @returns why somebody is not told yet */
-  private async tell(stop: AbortSignal): Promise<string[]> {
+  private tell(stop: AbortSignal): Promise<string[]> {
     const { state, context } = this;
-    const { config, log, clock } = context;
-    const over = state.untold.filter(({ minute }) => clock() - minute > TELL_FOR_MS);
-    for (const { id, text } of over) log.error({ event: 'never_told', id, text }, 'nobody could be told for 24 hours');
-    state.untold = state.untold.filter((each) => !over.includes(each));
-    if (config.apiToken === undefined) return [];
-    for (const event of [...state.untold]) {
-      // What may not be in the file yet must not be known to people alone.
-      if (stop.aborted || state.unwritten.some(({ id }) => id === event.id)) break;
-      try {
-        await postEvent(config, config.apiToken, messageOf(event, config.language), stop);
-      } catch (error) {
-        if (error instanceof NotToldYet) return [`${state.untold.length} not told: ${error.message}`];
-        if (!(error instanceof EventRefused)) throw error;
-        log.error({ event: 'event_refused', id: event.id, reason: error.message });
-      }
-      state.untold.shift();
-      this.save();
-    }
-    return [];
+    const telling = {
+      untold: state.untold,
+      at: ({ minute }: MajorEvent) => minute,
+      message: (event: MajorEvent) => messageOf(event, context.config.language),
+      isWritten: ({ id }: MajorEvent) => !state.unwritten.some((each) => each.id === id),
+      save: () => this.save(),
+    };
+    return tellAll(context, telling, stop);
   }
 
   private save(): void {

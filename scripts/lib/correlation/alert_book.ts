@@ -5,7 +5,7 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { OperatorError } from '../cli.ts';
-import { EventRefused, NotToldYet, postEvent } from '../desk/monitor_client.ts';
+import { tellAll } from '../desk/monitor_client.ts';
 import type { DeskContext } from '../desk/service.ts';
 import { readJson, writeJsonAtomic } from '../files.ts';
 import { JsonlWriter, objectsOf, rotatedSet } from '../jsonl.ts';
@@ -14,8 +14,6 @@ import { CORRELATION_ALERT, type CorrelationAlert, messageOf, replay, STANDING, 
 /** Below the data directory. */
 export const ALERTS_FILE = 'correlation/correlation_alerts.jsonl';
 export const STATE_FILE = 'state/correlation_alert.json';
-/** An event of which nobody could be told for so long is no news any more. */
-const TELL_FOR_MS = 24 * 3_600_000;
 
 const time = z.number().nullable();
 /** `data/state/correlation_alert.json`; times in ms since the epoch. */
@@ -98,30 +96,16 @@ export class AlertBook {
   }
 
   /** Has people told, in the order of the events. @returns why somebody is not told yet */
-  async tell(stop: AbortSignal): Promise<string[]> {
+  tell(stop: AbortSignal): Promise<string[]> {
     const { state, context } = this;
-    const { config, log, clock } = context;
-    const over = state.untold.filter(({ at }) => clock() - at > TELL_FOR_MS);
-    for (const { alert } of over) log.error({ event: 'never_told', id: alert.id }, 'nobody could be told for 24 hours');
-    if (over.length > 0) {
-      state.untold = state.untold.filter((each) => !over.includes(each));
-      this.save();
-    }
-    if (config.apiToken === undefined) return [];
-    for (const { alert } of [...state.untold]) {
-      // What may not be in the file yet must not be known to people alone.
-      if (stop.aborted || state.unwritten.some(({ id }) => id === alert.id)) break;
-      try {
-        await postEvent(config, config.apiToken, messageOf(alert, config.language), stop);
-      } catch (error) {
-        if (error instanceof NotToldYet) return [`${state.untold.length} not told: ${error.message}`];
-        if (!(error instanceof EventRefused)) throw error;
-        log.error({ event: 'event_refused', id: alert.id, reason: error.message });
-      }
-      state.untold.shift();
-      this.save();
-    }
-    return [];
+    const telling = {
+      untold: state.untold,
+      at: ({ at }: (typeof state.untold)[number]) => at,
+      message: ({ alert }: (typeof state.untold)[number]) => messageOf(alert, context.config.language),
+      isWritten: ({ alert }: (typeof state.untold)[number]) => !state.unwritten.some(({ id }) => id === alert.id),
+      save: () => this.save(),
+    };
+    return tellAll(context, telling, stop);
   }
 
   close(): void {

@@ -1,20 +1,14 @@
-/**
- * Rows of a table that has each key once, whoever dies when: the database is asked which of them it has, what it lacks is inserted, and after
- * an answer that did not come nothing is believed until no such insert can happen any more.
- *
- * There is one writer per table: its lock says so. It begins with `fenceAll`: an insert of a process before it may still happen.
- */
-import { randomBytes } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
+/** Rows of a table that has each key once, in months: see once_insert.ts. The table's writer begins with `fenceAll`. */
 import type { ClickHouseClient } from '@clickhouse/client';
-import { fence, insertLines, isPoison, selectText } from '../clickhouse.ts';
+import { fence, selectText } from '../clickhouse.ts';
 import type { Logger } from '../log.ts';
+import { type InsertLine, insertBlock, lookAndInsert } from '../once_insert.ts';
 
 /** A part each; larger ones gain nothing. */
 const MOST_ROWS = 50_000;
 /** So often an insert is tried before its rows are left to the next turn. */
 const TRIES = 4;
-const WAIT_MS = 500;
+const FIRST_WAIT_MS = 500;
 /** Of the ids of all inserts here. */
 const PREFIX = 'correlation:';
 
@@ -39,20 +33,21 @@ export interface Kept {
 }
 
 export class OnceTable<R extends OnceRow> {
-  /** An insert of this table may still happen. */
-  private isUnclear = false;
+  private readonly line: InsertLine;
 
   /** @param table with its database @param name letters; of its queries */
   constructor(
-    private readonly client: ClickHouseClient,
-    private readonly table: string,
-    private readonly name: string,
+    client: ClickHouseClient,
+    table: string,
+    name: string,
     private readonly log: Logger,
     /** The query that tells which of these rows are there: their key in the first column. */
     private readonly look: (rows: readonly R[], table: string) => string,
     /** Told of each row that is there already, with the columns that the look gave. */
     private readonly found: (row: R, columns: readonly string[]) => void = () => undefined,
-  ) {}
+  ) {
+    this.line = { client, table, prefix: `${PREFIX}${name}:`, isClear: true };
+  }
 
   /**
    * Inserts what is missing, months in their order, each whole: rows of a later month are never there without those of an earlier one.
@@ -69,26 +64,15 @@ export class OnceTable<R extends OnceRow> {
     return kept;
   }
 
-  private async keepPart(rows: readonly R[], stop: AbortSignal): Promise<Kept> {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        stop.throwIfAborted();
-        if (this.isUnclear) await fence(this.client, this.prefix, stop);
-        this.isUnclear = false;
-        const missing = await this.missing(rows);
-        if (missing.length > 0) await this.insert(missing);
-        return { inserted: missing.length, present: rows.length - missing.length };
-      } catch (error) {
-        stop.throwIfAborted();
-        if (isPoison(error) || attempt >= TRIES) throw error;
-        this.log.warn({ event: 'insert_unclear', table: this.table, err: error, attempt });
-        await sleep(WAIT_MS * attempt, undefined, { signal: stop });
-      }
-    }
-  }
-
-  private get prefix(): string {
-    return `${PREFIX}${this.name}:`;
+  private keepPart(rows: readonly R[], stop: AbortSignal): Promise<Kept> {
+    const { line, log } = this;
+    const onUnclear = (error: unknown, attempt: number) =>
+      log.warn({ event: 'insert_unclear', table: line.table, err: error, attempt });
+    return lookAndInsert(line, { most: TRIES, firstWaitMs: FIRST_WAIT_MS, onUnclear }, stop, async () => {
+      const missing = await this.missing(rows);
+      if (missing.length > 0) await insertBlock(line, Buffer.from(missing.map((row) => `${row.line}\n`).join('')));
+      return { inserted: missing.length, present: rows.length - missing.length };
+    });
   }
 
   /** The rows whose key is not there; of equal keys the first. */
@@ -96,26 +80,13 @@ export class OnceTable<R extends OnceRow> {
     const left = new Map<string, R>();
     for (const row of rows) if (!left.has(row.key)) left.set(row.key, row);
     const settings = { max_execution_time: 30, max_query_size: '16777216' };
-    for (const columns of await selectText(this.client, this.look(rows, this.table), settings)) {
+    for (const columns of await selectText(this.line.client, this.look(rows, this.line.table), settings)) {
       const row = left.get(columns[0]!);
       if (row === undefined) continue;
       this.found(row, columns);
       left.delete(row.key);
     }
     return [...left.values()];
-  }
-
-  private async insert(rows: readonly R[]): Promise<void> {
-    const lines = Buffer.from(rows.map(({ line }) => `${line}\n`).join(''));
-    this.isUnclear = true;
-    try {
-      await insertLines(this.client, this.table, lines, `${this.prefix}${randomBytes(8).toString('hex')}`);
-    } catch (error) {
-      // Refused as a whole: there is nothing to wait for.
-      if (isPoison(error)) this.isUnclear = false;
-      throw error;
-    }
-    this.isUnclear = false;
   }
 }
 

@@ -3,6 +3,7 @@ import fetch from 'node-fetch';
 import { z } from 'zod';
 import type { Severity } from '../checks/check.ts';
 import type { Config } from '../config.ts';
+import type { DeskContext } from './service.ts';
 
 export interface DeskEvent {
   /** The same for the same event, however often it is posted. */
@@ -17,6 +18,8 @@ export class NotToldYet extends Error {}
 /** The monitor will never take this event. */
 export class EventRefused extends Error {}
 
+/** An event of which nobody could be told for so long is no news any more, ms. */
+const TELL_FOR_MS = 24 * 3_600_000;
 /** The monitor tries each receiver three times, 10 s each, before it answers. */
 const TIMEOUT_MS = 60_000;
 
@@ -54,6 +57,52 @@ export async function postEvent(config: Config, token: string, event: DeskEvent,
   throw new NotToldYet(
     `the monitor reaches nobody: ${failed.map(({ name, reason }) => `${name}: ${reason}`).join(', ')}`,
   );
+}
+
+/** What people are still to be told of. */
+export interface Telling<E> {
+  /** The oldest first; what was told is taken out. */
+  untold: E[];
+  /** When it happened, ms. */
+  at(event: E): number;
+  message(event: E): DeskEvent;
+  /** What may not be in the file yet must not be known to people alone. */
+  isWritten(event: E): boolean;
+  /** Called when `untold` has changed. */
+  save(): void;
+}
+
+/**
+ * Has people told, in the order of the events; without a token nobody is.
+ * @returns why somebody is not told yet
+ */
+export async function tellAll<E>(context: DeskContext, telling: Telling<E>, stop: AbortSignal): Promise<string[]> {
+  const { config, log, clock } = context;
+  const { untold } = telling;
+  const isOver = (event: E) => clock() - telling.at(event) > TELL_FOR_MS;
+  if (untold.some(isOver)) {
+    for (const event of untold.filter(isOver)) {
+      const { id, text } = telling.message(event);
+      log.error({ event: 'never_told', id, text }, 'nobody could be told for 24 hours');
+    }
+    untold.splice(0, untold.length, ...untold.filter((event) => !isOver(event)));
+    telling.save();
+  }
+  if (config.apiToken === undefined) return [];
+  for (let event = untold[0]; event !== undefined; event = untold[0]) {
+    if (stop.aborted || !telling.isWritten(event)) break;
+    const message = telling.message(event);
+    try {
+      await postEvent(config, config.apiToken, message, stop);
+    } catch (error) {
+      if (error instanceof NotToldYet) return [`${untold.length} not told: ${error.message}`];
+      if (!(error instanceof EventRefused)) throw error;
+      log.error({ event: 'event_refused', id: message.id, reason: error.message });
+    }
+    untold.shift();
+    telling.save();
+  }
+  return [];
 }
 
 function read(text: string): z.infer<typeof TOLD> {

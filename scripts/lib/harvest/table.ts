@@ -7,12 +7,11 @@
  * holds `harvestLock`, so that nothing is inserted between a look and its insert. What a killed process left at the server is waited for before the
  * first look.
  */
-import { randomBytes } from 'node:crypto';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { spansOf } from '../arrivals.ts';
-import { fence, insertLines, isPoison, selectText } from '../clickhouse.ts';
+import { isPoison, selectText } from '../clickhouse.ts';
 import { type Lock, takeLock } from '../lock.ts';
-import { pause } from '../pause.ts';
+import { type InsertLine, insertBlock, lookAndInsert } from '../once_insert.ts';
 import type { Exchange } from '../rows.ts';
 import { SIGNAL_TABLES, type SignalColumn } from '../signal_tables.ts';
 import type { SignalKind } from './kinds.ts';
@@ -166,43 +165,24 @@ interface Counts {
 }
 
 /** Of a server, exchange and table: its looks and inserts never overlap. */
-class Lane {
-  tail: Promise<unknown> = Promise.resolve();
-  /** An insert of ours may still happen. */
-  isUnclear = false;
-
-  constructor(readonly exchange: ExchangeLanes) {}
+interface Lane {
+  tail: Promise<unknown>;
+  line: InsertLine;
 }
 
-/** Of a server and exchange. */
-class ExchangeLanes {
-  readonly lanes = new Map<string, Lane>();
-  private begun: Promise<void> | null = null;
-
-  of(table: string): Lane {
-    let lane = this.lanes.get(table);
-    if (!lane) this.lanes.set(table, (lane = new Lane(this)));
-    return lane;
-  }
-
-  /** What a process before us sent is over: waited for once, before the first insert of ours. */
-  begin(client: ClickHouseClient, exchange: string, stop: AbortSignal): Promise<void> {
-    this.begun ??= fence(client, `harvest:${exchange}:`, stop).catch((error: unknown) => {
-      this.begun = null;
-      throw error;
-    });
-    return this.begun;
-  }
-}
-
-const exchanges = new WeakMap<ClickHouseClient, Map<string, ExchangeLanes>>();
+const lanes = new WeakMap<ClickHouseClient, Map<string, Lane>>();
 
 function laneOf(client: ClickHouseClient, exchange: string, table: string): Lane {
-  let ofClient = exchanges.get(client);
-  if (!ofClient) exchanges.set(client, (ofClient = new Map()));
-  let lanes = ofClient.get(exchange);
-  if (!lanes) ofClient.set(exchange, (lanes = new ExchangeLanes()));
-  return lanes.of(table);
+  let ofClient = lanes.get(client);
+  if (!ofClient) lanes.set(client, (ofClient = new Map()));
+  const name = `${exchange} ${table}`;
+  let lane = ofClient.get(name);
+  if (!lane) {
+    // Not clear at first: what a process before us sent may still happen.
+    const line = { client, table, prefix: `harvest:${exchange}:${table}:`, isClear: false };
+    ofClient.set(name, (lane = { tail: Promise.resolve(), line }));
+  }
+  return lane;
 }
 
 /**
@@ -224,8 +204,7 @@ export async function storeRows(
   const unconfirmed: HarvestLine[] = [];
   let failure: { cause: unknown } | undefined;
   for (const [exchange, ofExchange] of byExchange(rows)) {
-    const lane = laneOf(client, exchange, `${database}.${kind}`);
-    const writer = new TableWriter(client, database, kind, exchange, lane, stop);
+    const writer = new TableWriter(laneOf(client, exchange, `${database}.${kind}`), exchange, stop);
     for (const batch of batchesOf(ofExchange, reader, counts)) {
       const held = [...batch.values()].map(({ row }) => row);
       // Where one batch finds nobody, the next ones do not wait as long again.
@@ -283,21 +262,13 @@ function keyOf({ market_type, symbol, row_id }: Pick<Identity, 'market_type' | '
 
 /** Looks, inserts what is missing, and after an unclear answer waits and looks again. */
 class TableWriter {
-  private readonly table: string;
-  private readonly prefix: string;
   private insertsLeft = 0;
 
   constructor(
-    private readonly client: ClickHouseClient,
-    database: string,
-    kind: SignalKind,
-    private readonly exchange: string,
     private readonly lane: Lane,
+    private readonly exchange: string,
     private readonly stop: AbortSignal,
-  ) {
-    this.table = `${database}.${kind}`;
-    this.prefix = `harvest:${exchange}:${kind}:`;
-  }
+  ) {}
 
   /** Stores a batch when those before it are done. @returns why it is not known to be stored */
   async turn(batch: Batch, counts: Counts): Promise<{ cause: unknown } | undefined> {
@@ -311,7 +282,7 @@ class TableWriter {
       counts.present += own.present;
       return undefined;
     } catch (cause) {
-      lane.isUnclear = true;
+      lane.line.isClear = false;
       return { cause };
     } finally {
       counts.refused.push(...own.refused);
@@ -319,40 +290,27 @@ class TableWriter {
   }
 
   private async store(batch: Batch, counts: Counts): Promise<void> {
-    const { stop, lane, client, exchange, prefix } = this;
     const all = batch.size;
     let present: number | null = null;
-    for (let attempt = 1, wait = FIRST_WAIT_MS; ; attempt += 1, wait *= 2) {
-      try {
-        stop.throwIfAborted();
-        await lane.exchange.begin(client, exchange, stop);
-        if (lane.isUnclear) await fence(client, prefix, stop);
-        lane.isUnclear = false;
-        const found = await this.look(batch);
-        // What a later look finds besides is of our own insert.
-        present ??= found;
-        stop.throwIfAborted();
-        lane.isUnclear = true;
-        this.insertsLeft = MAX_INSERTS;
-        await this.insert([...batch], batch, counts);
-        lane.isUnclear = false;
-        counts.present += present;
-        counts.stored += all - present - counts.refused.length;
-        return;
-      } catch (error) {
-        stop.throwIfAborted();
-        if (attempt === TRIES) throw error;
-        await pause(wait, stop);
-      }
-    }
+    await lookAndInsert(this.lane.line, { most: TRIES, firstWaitMs: FIRST_WAIT_MS }, this.stop, async () => {
+      const found = await this.look(batch);
+      // What a later look finds besides is of our own insert.
+      present ??= found;
+      this.stop.throwIfAborted();
+      this.insertsLeft = MAX_INSERTS;
+      await this.insert([...batch], batch, counts);
+    });
+    counts.present += present!;
+    counts.stored += all - present! - counts.refused.length;
   }
 
   /** Drops the rows that the table has. @returns how many */
   private async look(batch: Batch): Promise<number> {
     const rows = [...batch.values()].map(({ identity }) => identity);
-    const query = lookupQuery(this.table, this.exchange, rows);
+    const { client, table } = this.lane.line;
+    const query = lookupQuery(table, this.exchange, rows);
     // Without an id of ours: a look is not what a fence waits for.
-    const found = await selectText(this.client, query, LOOKUP_SETTINGS);
+    const found = await selectText(client, query, LOOKUP_SETTINGS);
     let dropped = 0;
     for (const [market_type, symbol, row_id] of found as [string, string, string][])
       if (batch.delete(keyOf({ market_type, symbol, row_id }))) dropped += 1;
@@ -365,7 +323,7 @@ class TableWriter {
     this.insertsLeft -= 1;
     const lines = Buffer.from(rows.map(([, { text }]) => text).join(''));
     try {
-      await insertLines(this.client, this.table, lines, `${this.prefix}${randomBytes(8).toString('hex')}`);
+      await insertBlock(this.lane.line, lines);
     } catch (error) {
       if (!isPoison(error)) throw error;
       if (rows.length > 1 && this.insertsLeft > 1) {

@@ -65,6 +65,16 @@ export class LiveHub {
     return this.listeners.size;
   }
 
+  /** Resolves when the broker knows of all subscriptions: what is published from then on comes. */
+  async subscribed(): Promise<void> {
+    await this.connection?.flush();
+  }
+
+  /** Bytes that wait for the listener for whom most do. */
+  get mostWaitingBytes(): number {
+    return Math.max(0, ...[...this.listeners].map((each) => each.waitingBytes));
+  }
+
   /** Subjects that are subscribed to at the broker. */
   get subjects(): string[] {
     return [...this.subscriptions.values()].map((each) => each.getSubject());
@@ -197,7 +207,7 @@ function eventText(name: string, data: string, id?: string): string {
 /** Events on their way to one listener. */
 class Listener extends Readable {
   private readonly waiting: string[] = [];
-  private waitingBytes = 0;
+  waitingBytes = 0;
   private isReading = false;
   /** Nothing comes any more; and what came has been handed over, too. */
   private isOver = false;

@@ -277,7 +277,11 @@ function sendStream(body: Readable, request: FastifyRequest, reply: FastifyReply
     body.destroy();
     return reply.send();
   }
-  const end = () => void body.destroy(gone.reason as Error);
+  // Events end by themselves when the service stops, and say so.
+  const endsItself = String(reply.getHeader('content-type')).startsWith('text/event-stream');
+  const end = () => {
+    if (!endsItself || reply.raw.destroyed) body.destroy(gone.reason as Error);
+  };
   if (gone.aborted) end();
   else gone.addEventListener('abort', end, { once: true });
   body.once('close', () => gone.removeEventListener('abort', end));
