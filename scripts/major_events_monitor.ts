@@ -227,6 +227,7 @@ export class MajorEventsMonitor implements DeskWork {
     const { state, context } = this;
     const telling = {
       untold: state.untold,
+      id: ({ id }: MajorEvent) => id,
       at: ({ minute }: MajorEvent) => minute,
       message: (event: MajorEvent) => messageOf(event, context.config.language),
       isWritten: ({ id }: MajorEvent) => !state.unwritten.some((each) => each.id === id),

@@ -100,6 +100,7 @@ export class AlertBook {
     const { state, context } = this;
     const telling = {
       untold: state.untold,
+      id: ({ alert }: (typeof state.untold)[number]) => alert.id,
       at: ({ at }: (typeof state.untold)[number]) => at,
       message: ({ alert }: (typeof state.untold)[number]) => messageOf(alert, context.config.language),
       isWritten: ({ alert }: (typeof state.untold)[number]) => !state.unwritten.some(({ id }) => id === alert.id),

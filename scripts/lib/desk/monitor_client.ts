@@ -63,12 +63,14 @@ export async function postEvent(config: Config, token: string, event: DeskEvent,
 export interface Telling<E> {
   /** The oldest first; what was told is taken out. */
   untold: E[];
+  /** As its file names it. */
+  id(event: E): string;
   /** When it happened, ms. */
   at(event: E): number;
   message(event: E): DeskEvent;
   /** What may not be in the file yet must not be known to people alone. */
   isWritten(event: E): boolean;
-  /** Called when `untold` has changed. */
+  /** Called when people know of the first one. */
   save(): void;
 }
 
@@ -80,24 +82,20 @@ export async function tellAll<E>(context: DeskContext, telling: Telling<E>, stop
   const { config, log, clock } = context;
   const { untold } = telling;
   const isOver = (event: E) => clock() - telling.at(event) > TELL_FOR_MS;
-  if (untold.some(isOver)) {
-    for (const event of untold.filter(isOver)) {
-      const { id, text } = telling.message(event);
-      log.error({ event: 'never_told', id, text }, 'nobody could be told for 24 hours');
-    }
-    untold.splice(0, untold.length, ...untold.filter((event) => !isOver(event)));
-    telling.save();
+  for (const event of untold.filter(isOver)) {
+    const { text } = telling.message(event);
+    log.error({ event: 'never_told', id: telling.id(event), text }, 'nobody could be told for 24 hours');
+    untold.splice(untold.indexOf(event), 1);
   }
   if (config.apiToken === undefined) return [];
   for (let event = untold[0]; event !== undefined; event = untold[0]) {
     if (stop.aborted || !telling.isWritten(event)) break;
-    const message = telling.message(event);
     try {
-      await postEvent(config, config.apiToken, message, stop);
+      await postEvent(config, config.apiToken, telling.message(event), stop);
     } catch (error) {
       if (error instanceof NotToldYet) return [`${untold.length} not told: ${error.message}`];
       if (!(error instanceof EventRefused)) throw error;
-      log.error({ event: 'event_refused', id: message.id, reason: error.message });
+      log.error({ event: 'event_refused', id: telling.id(event), reason: error.message });
     }
     untold.shift();
     telling.save();
