@@ -444,8 +444,9 @@ async function main(): Promise<number> {
   const { options, endpointsFile } = optionsFromFlags();
   const log = createLogger('exchange_sim');
   const simulator = await startSimulator({ ...options, log });
-  if (endpointsFile !== undefined) writeEndpoints(endpointsFile, simulator.endpoints);
   log.info({ event: 'listening', control: simulator.control, endpoints: simulator.endpoints });
+  // The file comes last: who waits for it finds the control address told.
+  if (endpointsFile !== undefined) writeEndpoints(endpointsFile, simulator.endpoints);
   const signal = await new Promise<string>((stop) => {
     process.once('SIGINT', stop);
     process.once('SIGTERM', stop);

@@ -22,6 +22,7 @@ import { createClickHouse } from './lib/clickhouse.ts';
 import { loadConfig } from './lib/config.ts';
 import { createLogger } from './lib/log.ts';
 import { createRegistry, healthDocument, untilStopped } from './lib/service.ts';
+import { ABOUT_ROUTES } from './lib/web/about_routes.ts';
 import { warmUp } from './lib/web/desk_files.ts';
 import { DESK_ROUTES } from './lib/web/desk_routes.ts';
 import { LIVE_ROUTES } from './lib/web/live_routes.ts';
@@ -30,7 +31,7 @@ import type { Route, WebContext } from './lib/web/route.ts';
 import { serve } from './lib/web/server.ts';
 import { serviceChecks } from './lib/web/service_health.ts';
 
-export const ROUTES: Route[] = [...MARKET_ROUTES, ...LIVE_ROUTES, ...DESK_ROUTES];
+export const ROUTES: Route[] = [...ABOUT_ROUTES, ...MARKET_ROUTES, ...LIVE_ROUTES, ...DESK_ROUTES];
 
 async function main(): Promise<number> {
   const { once } = flags(USAGE, { once: { type: 'boolean', default: false } });

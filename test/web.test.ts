@@ -1,7 +1,7 @@
 /** The web API as it is asked: validation, headers, the token, its description, streams, a database that is away, and web.ts as a process. */
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { createServer, get, request } from 'node:http';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, get } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -119,18 +119,7 @@ describe('routes over HTTP', () => {
   let web: Web;
 
   before(async () => {
-    mkdirSync(join(dir, 'pages', 'sub'), { recursive: true });
-    for (const [name, text] of [
-      ['index.html', '<p>first'],
-      ['soak.html', '<p>soak'],
-      ['sub/a.js', '1'],
-      ['.hidden.js', 'h'],
-      ['odd.exe', 'x'],
-    ])
-      writeFileSync(join(dir, 'pages', name!), text!);
-    writeFileSync(join(dir, 'outside.js'), 'outside');
-    symlinkSync(join(dir, 'outside.js'), join(dir, 'pages', 'link.js'));
-    web = await Web.open(env, [...PROBES, ...ROUTES], { pages: join(dir, 'pages') });
+    web = await Web.open(env, [...PROBES, ...ROUTES]);
   });
 
   after(async () => {
@@ -320,30 +309,27 @@ describe('routes over HTTP', () => {
     await assert.rejects(fetch(`${web.url}/api/broken?after=9`).then((each) => each.text()));
   });
 
-  test('pages are the files of their folder, and nothing besides', async () => {
+  test('a page is the one document at each of their paths, and its scripts and styles have names', async () => {
     const type = async (path: string) => {
       const { status, headers, text } = await web.get(path);
-      return `${status} ${headers.get('content-type')} ${status === 200 ? text : ''}`.trim();
+      return `${status} ${headers.get('content-type')} ${/<title>MarketPrism</.test(text)}`;
     };
-    assert.equal(await type('/'), '200 text/html; charset=utf-8 <p>first');
-    assert.equal(await type('/soak'), '200 text/html; charset=utf-8 <p>soak');
-    assert.equal(await type('/sub/a.js'), '200 text/javascript; charset=utf-8 1');
-    const rawStatus = (path: string) =>
-      new Promise<number>((done) =>
-        request(`${web.url}`, { path }, (answer) => done(answer.resume().statusCode!)).end(),
-      );
+    const document = '200 text/html; charset=utf-8 true';
+    for (const path of ['/', '/soak', '/market', '/market/BTC-USDT', '/market/PURR%2FUSDC'])
+      assert.equal(await type(path), document, path);
+    assert.equal(await type('/assets/main.js'), '200 text/javascript; charset=utf-8 false');
+    assert.equal(await type('/assets/main.css'), '200 text/css; charset=utf-8 false');
+    assert.equal(await type('/assets/icon.svg'), '200 image/svg+xml false');
     for (const path of [
-      '/../outside.js',
-      '/sub/../../outside.js',
-      '/%2e%2e/outside.js',
-      '/..%2foutside.js',
-      '/link.js',
-      '/.hidden.js',
-      '/odd.exe',
-      '/sub',
-      '//etc/passwd',
+      '/assets',
+      '/assets/main.tsx',
+      '/soak/x',
+      '/market/a/b',
+      '/soak.html',
+      '/../page.html',
+      '//soak',
     ])
-      assert.equal(await rawStatus(path), 404, path);
+      assert.match(await type(path), /^404 application\/json/, path);
   });
 
   test('a database that is away is 503 in one line, without its password; a monitor that is away is 502', async () => {

@@ -8,7 +8,8 @@ import type { CorrelationLimits } from './correlation/rule.ts';
 import { checkProofs } from './crash_points.ts';
 import { EXCHANGES, type Exchange } from './rows.ts';
 
-export type Mode = 'live' | 'demo';
+export const MODES = ['live', 'demo'] as const;
+export type Mode = (typeof MODES)[number];
 
 /** Hosts of one exchange; paths stay the venue's own. */
 export interface Endpoint {
@@ -164,7 +165,7 @@ const INSTRUMENT = new RegExp(`^(${EXCHANGES.join('|')}):\\S+$`);
 const natsUrl = z.string().regex(/^(nats|tls):\/\/\S+$/, 'takes nats://HOST:PORT');
 
 const environment = z.object({
-  MARKETPRISM_MODE: z.enum(['live', 'demo']).default('live'),
+  MARKETPRISM_MODE: z.enum(MODES).default('live'),
   MARKETPRISM_NATS_URL: natsUrl.optional(),
   NATS_URL: natsUrl.optional(),
   CLICKHOUSE_URL: url.default('http://127.0.0.1:8123'),

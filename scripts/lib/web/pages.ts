@@ -1,35 +1,40 @@
-/** The pages: files of one folder, as they are. */
-import { readFile, realpath } from 'node:fs/promises';
-import { join, sep } from 'node:path';
+/** The pages: one document for all of them, whose scripts and styles are bundled when the service starts, and kept in memory. */
+import { readFile } from 'node:fs/promises';
+import { extname, join } from 'node:path';
+import { build, stop } from 'esbuild';
 import { Answer } from './route.ts';
 
+const FOLDER = join(import.meta.dirname, '..', '..', 'web');
 const TYPES: Record<string, string> = {
-  html: 'text/html; charset=utf-8',
-  js: 'text/javascript; charset=utf-8',
-  css: 'text/css; charset=utf-8',
-  json: 'application/json; charset=utf-8',
-  svg: 'image/svg+xml',
-  png: 'image/png',
-  ico: 'image/x-icon',
-  woff2: 'font/woff2',
-  txt: 'text/plain; charset=utf-8',
+  '.js': 'text/javascript; charset=utf-8',
+  '.css': 'text/css; charset=utf-8',
+  '.svg': 'image/svg+xml',
 };
-/** No part begins with a dot: neither `..` nor what is hidden. A percent sign is none of ours. */
-const PATH = /^\/(?:[\w-][\w.-]*\/)*(?:[\w-][\w.-]*)?$/;
+/** Where a page is; what follows is of its own. */
+const PAGE =
+  /^\/(?:|market(?:\/[^/]+)?|escape-signal-history|coin-price-tracker|major-events|microstructure|correlation|quality|soak|api-list)$/;
 
-/** The file of a path; `/soak` is soak.html, `/` index.html. @returns null when there is none */
-export async function pageAt(folder: string, path: string): Promise<Answer | null> {
-  if (!PATH.test(path)) return null;
-  const file = path.endsWith('/') ? `${path}index.html` : /\.\w+$/.test(path) ? path : `${path}.html`;
-  const type = TYPES[file.slice(file.lastIndexOf('.') + 1)];
-  if (type === undefined) return null;
-  try {
-    const [root, found] = [await realpath(folder), await realpath(join(folder, file))];
-    // A link that leads out of the folder is no page.
-    if (!found.startsWith(`${root}${sep}`)) return null;
-    return new Answer(await readFile(found), type);
-  } catch (error) {
-    if (['ENOENT', 'EISDIR', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return null;
-    throw error;
-  }
+/** What a browser may ask for by name. */
+export interface Pages {
+  /** @returns null when there is none of that path */
+  at(path: string): Answer | null;
+}
+
+/** @throws Error when a script of the pages does not compile */
+export async function buildPages(folder = FOLDER): Promise<Pages> {
+  const entryPoints = [join(folder, 'main.tsx'), join(folder, 'early.ts'), join(folder, 'icon.svg')];
+  const { outputFiles } = await build({
+    ...{ entryPoints, outdir: folder, bundle: true, write: false, minify: true, logLevel: 'silent' },
+    ...{ format: 'esm', target: 'es2022', jsx: 'automatic', jsxImportSource: 'preact', loader: { '.svg': 'copy' } },
+  });
+  // It leaves a process behind, which nothing would use again.
+  await stop();
+  const files = new Map(
+    outputFiles.map(({ path, contents }) => [
+      `/assets/${path.slice(folder.length + 1)}`,
+      new Answer(Buffer.from(contents), TYPES[extname(path)]!),
+    ]),
+  );
+  const document = new Answer(await readFile(join(folder, 'page.html'), 'utf8'), 'text/html; charset=utf-8');
+  return { at: (path) => files.get(path) ?? (PAGE.test(path) ? document : null) };
 }

@@ -3,12 +3,11 @@
  *
  *   serve({ context, routes, port: 0 }): Promise<{ port, url, close() }>
  *
- * Besides the routes there are /api/openapi.json, what each service answers (/health, /metrics, /ping, /version), and the files of scripts/web.
+ * Besides the routes there are /api/openapi.json, what each service answers (/health, /metrics, /ping, /version), and the pages of scripts/web.
  * Errors are `{"error", "field"?}`. A stream that fails after its first byte is cut off, so that it is not taken for a whole one.
  */
 import { createHash } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
-import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import fastifyCompress from '@fastify/compress';
@@ -26,7 +25,7 @@ import {
 import { accessTo } from './access.ts';
 import { faultOf } from './faults.ts';
 import { openApi } from './openapi.ts';
-import { pageAt } from './pages.ts';
+import { buildPages, type Pages } from './pages.ts';
 import { Answer, type Asked, type Route, type WebContext, WebError } from './route.ts';
 
 const MOST_BODY_BYTES = 65_536;
@@ -61,8 +60,8 @@ export interface ServeOptions {
   /** What /health rolls up besides this process. */
   checks?(): Promise<Record<string, Check>>;
   registry?: Registry;
-  /** Folder of static files. */
-  pages?: string;
+  /** Default: ours, bundled at the start. */
+  pages?: Pages;
 }
 
 export interface Served {
@@ -147,7 +146,7 @@ class WebServer {
     const routes = [...options.routes, described];
     const document = openApi(routes);
     for (const route of routes) this.add(route);
-    this.addFiles();
+    this.addFiles(options.pages ?? (await buildPages()));
     await app.ready();
     options.context.stop.addEventListener('abort', () => this.abortAll(), { once: true });
   }
@@ -205,10 +204,9 @@ class WebServer {
     return gone.signal;
   }
 
-  /** What each service answers, and the files of the pages. */
-  private addFiles(): void {
+  /** What each service answers, and the pages. */
+  private addFiles(pages: Pages): void {
     const { options, registry } = this;
-    const folder = options.pages ?? join(import.meta.dirname, '..', '..', 'web');
     const answers = statusAnswers({ health: () => this.health, registry, log: options.context.log });
     this.app.route({
       method: ['GET', 'HEAD'],
@@ -220,7 +218,7 @@ class WebServer {
         const answer = await answers(path);
         const gone = this.goneOf(reply);
         if (answer !== null) return send(new Answer(answer.body, answer.type, answer.status), request, reply, gone);
-        const page = await pageAt(folder, path);
+        const page = pages.at(path);
         if (page === null) throw notFound();
         reply.header('cache-control', 'private, no-cache');
         return send(page, request, reply, gone);
