@@ -1,5 +1,5 @@
 const USAGE = `
-up.ts (npm start): brings up broker, database, store, collector and replication, and watches them.
+up.ts (npm start): brings up broker, database, store, collector, replication, the monitor, the scripts of signals and the pages, and watches them.
 
 Usage:   npm start [-- FLAGS]
 Example: npm start -- --demo --for 60s --report r.json
@@ -8,6 +8,7 @@ Flags:
   --live               the exchanges' real hosts; fails when none can be reached
   --demo               simulated exchanges, own databases (marketprism_demo_*) and own data (data/demo), emptied first
                        (neither: live when an exchange answers within a few seconds, else demo)
+  --core               only what captures and stores: no monitor, no signals, no pages
   --for TIME           stop the sources after this time (60s, 10m), store everything, print the ledger; exit 0 only when it
                        balances
   --report FILE        also write the ledger as JSON
@@ -16,10 +17,11 @@ Flags:
   --seed N             the demo's market (default 1)
 
 Needs nothing set up by hand. With MARKETPRISM_NATS_URL or CLICKHOUSE_URL set, that broker or database is used instead of an own
-one (not in a demo). Logs: data/logs/NAME.log, in a demo data/demo/logs/NAME.log. Ctrl-C stops all in order.
+one (not in a demo). Pages: http://127.0.0.1:5000 (WEB_HTTP_PORT). What changes something there needs MARKETPRISM_API_TOKEN; in a demo
+that is "marketprism-demo" unless set. Logs: data/logs/NAME.log, in a demo data/demo/logs/NAME.log. Ctrl-C stops all in order.
 `;
 
-import { accessSync, constants, mkdirSync, rmSync, statfsSync } from 'node:fs';
+import { accessSync, constants, mkdirSync, readdirSync, rmSync, statfsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { request } from 'undici';
 import { exchangeModule } from './exchanges/index.ts';
@@ -41,9 +43,19 @@ const DEMO_LIQUIDATION_DELAY = '15s';
 /** Without a terminal a status line is told this often. */
 const PLAIN_STATUS_MS = 10_000;
 
+/** They read what the others store. The first ones first: the pages are there at once. */
+const READERS = [
+  ...['web', 'monitor', 'sar_slope_collector', 'escape_signal_calc', 'coin_price_tracker', 'unified_data_collector'],
+  ...['major_events_monitor', 'ofi_cvd_harvester', 'correlation_alert'],
+];
+/** It asks for the owner's own positions, and is of use only to who has given keys. */
+const POSITIONS_READER = 'anchor_data_collector';
+const DEMO_TOKEN = 'marketprism-demo';
+
 const OPTIONS = {
   live: { type: 'boolean', default: false },
   demo: { type: 'boolean', default: false },
+  core: { type: 'boolean', default: false },
   for: { type: 'string' },
   report: { type: 'string' },
   'nats-port': { type: 'string', default: '4222' },
@@ -84,6 +96,7 @@ async function makePlan(argv?: string[]): Promise<Plan> {
     env.MARKETPRISM_ENDPOINTS = join(config.dataDir, DEMO_ENDPOINTS);
     // The simulated history tells liquidations after seconds, so that a short run sees some.
     env.MARKETPRISM_LIQUIDATION_DELAY ??= DEMO_LIQUIDATION_DELAY;
+    env.MARKETPRISM_API_TOKEN ??= DEMO_TOKEN;
   }
   return {
     mode,
@@ -93,6 +106,7 @@ async function makePlan(argv?: string[]): Promise<Plan> {
     forMs,
     report: options.report ?? null,
     seed: options.seed,
+    readers: options.core ? [] : config.okxKey === undefined ? READERS : [...READERS, POSITIONS_READER],
     env,
     say,
   };
@@ -160,6 +174,12 @@ async function checkMachine(plan: Plan): Promise<void> {
     [config.replicatePort, 'COLD_STORAGE_HTTP_PORT'],
     [config.healthPort, 'HEALTH_CHECK_PORT'],
     [config.metricsPort, 'METRICS_PORT'],
+    ...(plan.readers?.length === 0
+      ? []
+      : ([
+          [config.monitorPort, 'MONITOR_HTTP_PORT'],
+          [config.webPort, 'WEB_HTTP_PORT'],
+        ] as [number, string][])),
   ];
   for (const [port, setting] of ports) {
     if (port === 0)
@@ -262,9 +282,10 @@ async function run(plan: Plan, stopped: Promise<'stopped'>): Promise<number> {
     say(
       `${plan.mode}: database ${shownUrl(config.clickhouseUrl)} (${config.hotDatabase}), broker ${shownUrl(config.natsUrl)}, data ${config.dataDir}`,
     );
+    if (plan.readers?.includes('web')) say(`pages: http://127.0.0.1:${config.webPort}`);
     const end = await watch(system, plan, stopped);
     if (end === 'stopped' || plan.forMs === null) {
-      say('stopping: collector, replication, store, database, broker');
+      say('stopping: pages and signals, collector, replication, store, database, broker');
       return 0;
     }
     say('time is over: storing what was received');
@@ -284,9 +305,7 @@ async function main(): Promise<number> {
   const lock = await takeLock(config.dataDir, 'npm start');
   const stopped = interrupted();
   if (plan.mode === 'demo') {
-    for (const part of ['nats', 'clickhouse', 'state', 'outbox', 'deadletter', 'logs', 'endpoints.json']) {
-      rmSync(join(config.dataDir, part), { recursive: true, force: true });
-    }
+    for (const part of readdirSync(config.dataDir)) rmSync(join(config.dataDir, part), { recursive: true });
   }
   try {
     return await run(plan, stopped);

@@ -5,6 +5,8 @@ import { dirname, join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import type { LedgerReport } from '../scripts/lib/ledger.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
+import type { Check, HealthDocument } from '../scripts/lib/service.ts';
+import type { About } from '../scripts/lib/web/about_routes.ts';
 import { READY_MS } from './pipeline.ts';
 import { comesAgain, EXPECTED, processes, reportOf, streamsOf, Up, using } from './up_child.ts';
 
@@ -13,7 +15,7 @@ describe('npm start, as a demo', () => {
   after(() => up.close());
 
   test('stores all exchanges and all types, each row once, and survives kills of store and database', async () => {
-    await up.start(['--demo', '--for', '20s', '--report', join(up.dir, 'report.json')]);
+    await up.start(['--demo', '--core', '--for', '20s', '--report', join(up.dir, 'report.json')]);
     await up.running();
     for (const part of ['scripts/store.ts', 'scripts/clickhouse_embedded.ts']) {
       const [pid] = up.children(part);
@@ -52,7 +54,7 @@ describe('npm start, as a demo', () => {
       mkdirSync(dirname(file), { recursive: true });
       writeFileSync(file, '');
     }
-    await up.start(['--demo', '--for', '12s', '--report', join(up.dir, 'report.json')]);
+    await up.start(['--demo', '--core', '--for', '12s', '--report', join(up.dir, 'report.json')]);
     await up.running();
     // Before its first row, nothing can tell that a stream misses any.
     const streams = async () =>
@@ -91,7 +93,7 @@ describe('npm start, as a demo', () => {
   });
 
   test('rows that are gone from hot are told as lost, and the exit code says so', async () => {
-    await up.start(['--demo', '--for', '6s', '--report', join(up.dir, 'report.json')]);
+    await up.start(['--demo', '--core', '--for', '6s', '--report', join(up.dir, 'report.json')]);
     await up.running();
     const stored = async () =>
       Number((await up.pipeline.query('SELECT uniqExact(exchange) FROM marketprism_demo_hot.trades'))[0]![0]);
@@ -105,20 +107,35 @@ describe('npm start, as a demo', () => {
     assert.ok(report.rows.filter((row) => row.data_type !== 'trade').every((row) => row.lost === 0));
   });
 
-  test('stops all in order at SIGINT, and leaves no process behind', async () => {
-    await up.start(['--demo']);
+  test('has pages, a monitor and signals beside it; stops all in order at SIGINT, and leaves no process behind', async () => {
+    await up.start(['--demo'], { MARKETPRISM_HARVEST_CHECKPOINT: '5s' });
     await up.running();
+    const { web } = up.pipeline.ports;
+    assert.match(up.output, new RegExp(`pages: http://127.0.0.1:${web}\n`));
+    const get = (path: string) => fetch(`http://127.0.0.1:${web}${path}`);
+    await waitFor('the pages', READY_MS, async () => (await get('/').catch(() => null))?.ok === true);
+    assert.match(await (await get('/')).text(), /<div id="app">/);
+    assert.equal(((await (await get('/api/about')).json()) as About).mode, 'demo');
+    // Each has told how it stands; the first round of correlations takes minutes.
+    const isUnheard = ([name, { error_message: error }]: [string, Check]) =>
+      name !== 'correlation_alert' && /does not answer|has never run/.test(error ?? '');
+    let unheard: [string, Check][] = [];
+    await waitFor('all parts', READY_MS, async () => {
+      const { checks } = (await (await get('/health')).json()) as HealthDocument;
+      unheard = Object.entries(checks).filter(isUnheard);
+      return unheard.length === 0;
+    }).catch((error: Error) => assert.fail(`${error.message}: ${JSON.stringify(unheard)}`));
     const mine = up.children('');
-    assert.ok(mine.length >= 5);
+    assert.equal(mine.length, 15);
     up.signal('SIGINT');
     assert.deepEqual(await up.end(), { code: 0, signal: null }, up.output + up.errors);
-    assert.match(up.output, /stopping: collector, replication, store, database, broker\n$/);
+    assert.match(up.output, /stopping: pages and signals, collector, replication, store, database, broker\n$/);
     const left = processes().filter(({ pid }) => mine.includes(pid));
     assert.deepEqual(left, []);
   });
 
   test('takes its children along when it is killed itself', async () => {
-    await up.start(['--demo']);
+    await up.start(['--demo', '--core']);
     await up.running();
     const mine = up.children('');
     up.signal('SIGKILL');

@@ -19,7 +19,7 @@ describe('npm start, live', () => {
     await others.close();
   });
   // Hyperliquid's contexts come seconds after its socket: on a busy machine six were too few to see any.
-  const live = ['--live', '--for', '12s'];
+  const live = ['--live', '--core', '--for', '12s'];
 
   async function balanced(env: NodeJS.ProcessEnv): Promise<void> {
     const endpoints = join(others.dir, 'endpoints.json');

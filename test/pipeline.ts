@@ -37,7 +37,18 @@ export class Pipeline {
   readonly dir = mkdtempSync(join(tmpdir(), 'marketprism-'));
   readonly children = new Map<ServiceName, Child>();
   private readonly opened: { close(): Promise<void> }[] = [];
-  ports = { nats: 0, clickhouse: 0, health: 0, metrics: 0, store: 0, replicate: 0, healthB: 0, metricsB: 0 };
+  ports = {
+    nats: 0,
+    clickhouse: 0,
+    health: 0,
+    metrics: 0,
+    store: 0,
+    replicate: 0,
+    healthB: 0,
+    metricsB: 0,
+    monitor: 0,
+    web: 0,
+  };
 
   /** @param extra environment of store and collector */
   constructor(private readonly extra: NodeJS.ProcessEnv = {}) {}
@@ -83,6 +94,8 @@ export class Pipeline {
       replicate: await freePort(),
       healthB: await freePort(),
       metricsB: await freePort(),
+      monitor: await freePort(),
+      web: await freePort(),
     };
   }
 

@@ -111,7 +111,7 @@ describe('npm start with something wrong says one clear line, and starts nothing
   test('a second start in the same data directory', async () => {
     const other = new Up();
     try {
-      await other.start(['--demo'], { MARKETPRISM_DATA_DIR: up.dir });
+      await other.start(['--demo', '--core'], { MARKETPRISM_DATA_DIR: up.dir });
       await other.running();
       await refused(['--demo'], {}, 1, /^npm start in \S+ is already held \(pid \d+, since /);
       other.signal('SIGTERM');

@@ -16,6 +16,7 @@ export class Up {
   output = '';
   errors = '';
   private process: ChildProcess | null = null;
+  private readonly all: ChildProcess[] = [];
   private ended: Promise<{ code: number | null; signal: string | null }> | null = null;
 
   async start(args: string[], env: NodeJS.ProcessEnv = {}): Promise<void> {
@@ -38,11 +39,14 @@ export class Up {
       METRICS_PORT: String(ports.metrics),
       HOT_STORAGE_HTTP_PORT: String(ports.store),
       COLD_STORAGE_HTTP_PORT: String(ports.replicate),
+      MONITOR_HTTP_PORT: String(ports.monitor),
+      WEB_HTTP_PORT: String(ports.web),
     };
     this.output = '';
     this.errors = '';
     const child = spawn(process.execPath, all, { env: { ...own, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
     this.process = child;
+    this.all.push(child);
     child.stdout!.on('data', (chunk: Buffer) => {
       this.output += chunk.toString();
     });
@@ -92,7 +96,8 @@ export class Up {
   }
 
   close(): void {
-    this.process?.kill('SIGKILL');
+    // A test that fails leaves its own one behind.
+    for (const child of this.all) child.kill('SIGKILL');
     rmSync(this.dir, { recursive: true, force: true });
     rmSync(this.pipeline.dir, { recursive: true, force: true });
   }

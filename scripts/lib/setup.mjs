@@ -1,5 +1,5 @@
 /**
- * Makes a bare Debian 12 with Node 20 and npm ready: packages from the lock file, and the nats-server program. Plain
+ * Makes a bare Debian 12 with Node 20 and npm ready: packages from the lock file, the nats-server program, and for tests Debian's Chromium. Plain
  * JavaScript, because it runs before anything is installed. A second run sees that all is there and ends at once.
  *
  * Usage: node scripts/lib/setup.mjs [--dev]      (--dev: also what the tests and the bench need)
@@ -17,7 +17,10 @@ const dev = process.argv.includes('--dev');
 checkNode();
 installPackages();
 installBroker();
-if (dev) unpackPromtool();
+if (dev) {
+  installBrowser();
+  unpackPromtool();
+}
 
 function checkNode() {
   const version = process.versions.node.split('.').map(Number);
@@ -43,13 +46,27 @@ function installPackages() {
 }
 
 function installBroker() {
-  if (isInstalled('nats-server')) return;
   // An own broker elsewhere needs no program here.
-  if (!dev && (process.env.MARKETPRISM_NATS_URL || process.env.NATS_URL)) return;
-  const hand =
-    'install nats-server (Debian: apt-get install nats-server), or set MARKETPRISM_NATS_URL to a running one';
-  if (process.getuid?.() !== 0 || !existsSync(APT)) stop(`nats-server is missing: ${hand}`);
-  say('installing nats-server …');
+  if (isInstalled('nats-server') || (!dev && (process.env.MARKETPRISM_NATS_URL || process.env.NATS_URL))) return;
+  const fault = installDebian('nats-server');
+  if (fault === null) return;
+  stop(
+    `nats-server is missing: install nats-server (Debian: apt-get install nats-server), or set MARKETPRISM_NATS_URL to a running one (${fault})`,
+  );
+}
+
+/** The pages are tested in a real browser. Who cannot get one is told, and keeps all other tests. */
+function installBrowser() {
+  if (isInstalled('chromium')) return;
+  const fault = installDebian('chromium');
+  if (fault !== null)
+    say(`chromium is missing, and test/pages_*.test.ts fail without: apt-get install chromium (${fault})`);
+}
+
+/** Installs a package of Debian. @returns null when it is there, else why not, in a line */
+function installDebian(name) {
+  if (process.getuid?.() !== 0 || !existsSync(APT)) return 'only root installs packages, and only on Debian';
+  say(`installing ${name} …`);
   // Debian starts the server that it installs, on 4222 and without JetStream. A policy of 101 forbids that for this install.
   const policy = '/usr/sbin/policy-rc.d';
   const mine = !existsSync(policy);
@@ -59,8 +76,10 @@ function installBroker() {
   }
   try {
     const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
-    run(APT, ['-qq', 'update'], env);
-    run(APT, ['-qq', '-y', 'install', '--no-install-recommends', 'nats-server'], env);
+    const install = () => attempt(APT, ['-qq', '-y', 'install', '--no-install-recommends', name], { env });
+    // Package lists that are absent or old are renewed.
+    const fault = attempt(APT, ['-qq', 'update'], { env }) ?? install();
+    return fault === null ? null : lastLine(fault);
   } finally {
     if (mine) rmSync(policy);
   }

@@ -72,6 +72,8 @@ export interface SystemPlan {
   otherCollectors?: { name: string; env: NodeJS.ProcessEnv }[];
   /** So much went wrong that there are gaps nobody has found yet: they are looked for at the end, and filled for up to this long, ms. */
   gapsLimitMs?: number;
+  /** Scripts that read what is stored, started last and stopped first; a run balances without them. */
+  readers?: readonly string[];
   /** Has the last word on how a child is started. */
   adjust?(plan: ChildPlan): ChildPlan;
 }
@@ -152,6 +154,7 @@ export class System {
     }
     this.launch(scriptPlan('replicate', [], env, logDir));
     this.starting = false;
+    for (const name of this.readers) this.launch(scriptPlan(name, [], env, logDir));
     if (plan.natsPort !== null) void this.watchBroker(plan.natsPort);
   }
 
@@ -186,6 +189,7 @@ export class System {
   async stop(): Promise<void> {
     this.starting = false;
     this.stopping = true;
+    await this.stopReaders();
     await this.stopCollectors();
     try {
       if (this.children.get('store')?.running) await this.drained(STOP_DRAIN_MS);
@@ -272,6 +276,14 @@ export class System {
       child.start();
     });
     await ended;
+  }
+
+  private get readers(): readonly string[] {
+    return this.plan.readers ?? [];
+  }
+
+  private async stopReaders(): Promise<void> {
+    await Promise.all(this.readers.map((name) => this.children.get(name)?.stop()));
   }
 
   private async stopCollectors(): Promise<void> {
