@@ -23,15 +23,32 @@ import { loadConfig } from './lib/config.ts';
 import { createLogger } from './lib/log.ts';
 import { createRegistry, healthDocument, untilStopped } from './lib/service.ts';
 import { ABOUT_ROUTES } from './lib/web/about_routes.ts';
+import { DESK_CHART_ROUTES } from './lib/web/desk_chart_routes.ts';
 import { warmUp } from './lib/web/desk_files.ts';
 import { DESK_ROUTES } from './lib/web/desk_routes.ts';
+import { HARVEST_ROUTES } from './lib/web/harvest_routes.ts';
 import { LIVE_ROUTES } from './lib/web/live_routes.ts';
 import { MARKET_ROUTES } from './lib/web/market_routes.ts';
+import { OVERVIEW_ROUTES } from './lib/web/overview_routes.ts';
+import { QUALITY_ROUTES } from './lib/web/quality_routes.ts';
+import { REPAIR_ROUTES } from './lib/web/repair_routes.ts';
 import type { Route, WebContext } from './lib/web/route.ts';
 import { serve } from './lib/web/server.ts';
 import { serviceChecks } from './lib/web/service_health.ts';
+import { SOAK_ROUTES } from './lib/web/soak_routes.ts';
 
-export const ROUTES: Route[] = [...ABOUT_ROUTES, ...MARKET_ROUTES, ...LIVE_ROUTES, ...DESK_ROUTES];
+export const ROUTES: Route[] = [
+  ...ABOUT_ROUTES,
+  ...MARKET_ROUTES,
+  ...OVERVIEW_ROUTES,
+  ...LIVE_ROUTES,
+  ...DESK_ROUTES,
+  ...DESK_CHART_ROUTES,
+  ...HARVEST_ROUTES,
+  ...QUALITY_ROUTES,
+  ...REPAIR_ROUTES,
+  ...SOAK_ROUTES,
+];
 
 async function main(): Promise<number> {
   const { once } = flags(USAGE, { once: { type: 'boolean', default: false } });

@@ -162,6 +162,65 @@ describe('alerts', () => {
     assert.deepEqual(events.at(-1), ['raised']);
   });
 
+  test('one that somebody acknowledged is told no more as it is, and told anew when it gets worse', () => {
+    const alerts = new Alerts();
+    const as = (severity: Finding['severity']) => roundOf({ duplicates: [{ ...doubled, severity }] });
+    const fingerprint = fingerprintOf('duplicates', doubled);
+    assert.equal(alerts.acknowledge(fingerprint, {}, NOON), null, 'there is none yet');
+    alerts.take(as('high'), limits, NOON);
+    const known = alerts.acknowledge(fingerprint, { by: 'Li', note: 'the venue is asked' }, NOON + MINUTE);
+    const acknowledged = { at: NOON + MINUTE, severity: 'high', by: 'Li', note: 'the venue is asked' };
+    assert.deepEqual(known?.acknowledged, acknowledged);
+    // Neither reminded of, nor told when it comes back to what was acknowledged.
+    for (const [severity, hours] of [
+      ['high', 25],
+      ['low', 26],
+      ['high', 27],
+      ['high', 60],
+    ] as const)
+      assert.deepEqual(alerts.take(as(severity), limits, NOON + hours * HOUR), [], `${severity} after ${hours} h`);
+    assert.deepEqual(alerts.standing[0]!.acknowledged, acknowledged);
+    assert.deepEqual(told(alerts.take(as('critical'), limits, NOON + 61 * HOUR)), [`escalated ${doubled.subject}`]);
+    assert.equal(alerts.standing[0]!.acknowledged, null);
+    assert.deepEqual(told(alerts.take(as('critical'), limits, NOON + 85 * HOUR)), [`reminder ${doubled.subject}`]);
+    // What had become better when it was acknowledged is worse again.
+    alerts.take(as('low'), limits, NOON + 86 * HOUR);
+    alerts.acknowledge(fingerprint, {}, NOON + 86 * HOUR);
+    assert.deepEqual(told(alerts.take(as('medium'), limits, NOON + 87 * HOUR)), [`escalated ${doubled.subject}`]);
+  });
+
+  test('one that was acknowledged, ended and came again is told anew; what is over cannot be acknowledged', () => {
+    const one = new Alerts();
+    const fingerprint = fingerprintOf('duplicates', doubled);
+    one.take(roundOf({ duplicates: [doubled] }), limits, NOON);
+    one.acknowledge(fingerprint, { by: 'Li' }, NOON);
+    // Another process goes on with it.
+    const alerts = new Alerts(JSON.parse(JSON.stringify(one.list)).map((each: unknown) => ALERT.parse(each)));
+    assert.deepEqual(alerts.take(roundOf({ duplicates: [doubled] }), limits, NOON + 25 * HOUR), []);
+    assert.deepEqual(told(alerts.take(roundOf({}), limits, NOON + 26 * HOUR)), [`recovered ${doubled.subject}`]);
+    assert.equal(alerts.list[0]!.acknowledged?.by, 'Li', 'who knew of it stays known');
+    assert.equal(alerts.acknowledge(fingerprint, {}, NOON + 26 * HOUR), null);
+    assert.deepEqual(told(alerts.take(roundOf({ duplicates: [doubled] }), limits, NOON + 27 * HOUR)), [
+      `raised ${doubled.subject}`,
+    ]);
+    assert.equal(alerts.standing[0]!.acknowledged, null);
+  });
+
+  test('one that was acknowledged before anybody could be reached needs no message any more', () => {
+    const alerts = new Alerts();
+    const news = alerts.take(roundOf({ duplicates: [doubled] }), limits, NOON);
+    alerts.untell(news);
+    alerts.acknowledge(fingerprintOf('duplicates', doubled), {}, NOON + MINUTE);
+    assert.deepEqual(alerts.take(roundOf({ duplicates: [doubled] }), limits, NOON + 15 * MINUTE), []);
+  });
+
+  test('state that an older version kept, without acknowledgements, is read', () => {
+    const alerts = new Alerts();
+    alerts.take(roundOf({ duplicates: [doubled] }), limits, NOON);
+    const { acknowledged: _, ...older } = alerts.list[0]!;
+    assert.equal(ALERT.parse(older).acknowledged, null);
+  });
+
   test('two findings of one kind and subject are one alert, with the worse of them', () => {
     const alerts = new Alerts();
     const holes = [finding('undeclared', 'x', 'low', '3 rows'), finding('undeclared', 'x', 'high', '90 rows')];

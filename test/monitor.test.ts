@@ -1,7 +1,7 @@
 /** monitor.ts as it runs: rounds over HTTP and by itself, alerts told once, muted, over; state that outlives a kill; writes only with the token. */
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:http';
+import { createServer, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -30,6 +30,7 @@ interface ShownAlert {
   state: string;
   occurrences: number;
   muted_by: string | null;
+  acknowledged: { by: string | null; note: string | null; severity: string; at: string } | null;
   created_at: string;
   created_at_local: string;
 }
@@ -41,10 +42,18 @@ describe('monitor.ts', () => {
     let text = '';
     request.on('data', (chunk: Buffer) => (text += chunk));
     request.on('end', () => {
+      if (hold !== null) {
+        held.push(response);
+        hold();
+        return;
+      }
       messages.push(JSON.parse(text));
       response.end('ok');
     });
   });
+  /** Told of a message that is received, and not answered. */
+  let hold: (() => void) | null = null;
+  const held: ServerResponse[] = [];
   const ended: ChildExit[] = [];
   let monitor: Child;
   let env: NodeJS.ProcessEnv;
@@ -228,6 +237,40 @@ describe('monitor.ts', () => {
       [],
     );
     assert.ok((await standing()).some(({ check, occurrences }) => check === 'values' && occurrences >= 2));
+    // What somebody knows of is known to the process after the next death, too.
+    const { fingerprint } = (await standing()).find(({ check }) => check === 'values')!;
+    const path = `/alerts/${fingerprint}/acknowledge`;
+    const known = await call('POST', path, { by: 'Li', note: 'a test' });
+    assert.equal(known.status, 200, JSON.stringify(known.body));
+    process.kill(monitor.pid!, 'SIGKILL');
+    await waitFor('its second death', READY_MS, async () => ended.length > gone + 1);
+    await start();
+    const kept = (await standing()).find((each) => each.fingerprint === fingerprint)!;
+    assert.deepEqual([kept.acknowledged?.by, kept.acknowledged?.note], ['Li', 'a test']);
+    const health = (await get('/health')).standing_alerts as { total: number; acknowledged: number };
+    assert.deepEqual([health.acknowledged, health.total >= 1], [1, true]);
+    const metrics = await (await fetch(`${base}/metrics`)).text();
+    assert.match(metrics, /^marketprism_monitor_acknowledged_alerts 1$/m);
+    const events = lines('alerts', 'alerts.jsonl').filter(({ event }) => event === 'acknowledged');
+    assert.deepEqual(
+      events.map((each) => [each.fingerprint, each.notified, each.acknowledged.by]),
+      [[fingerprint, [], 'Li']],
+    );
+    const refused = [
+      await call('POST', path, {}, null),
+      await call('POST', path, { who: 'Li' }),
+      await call('POST', path, { note: ' ' }),
+      await call('POST', '/alerts/0123456789abcdef/acknowledge', {}),
+    ];
+    assert.deepEqual(
+      refused.map(({ status, body }) => [status, body.field]),
+      [
+        [401, 'authorization'],
+        [400, 'who'],
+        [400, 'note'],
+        [404, 'id'],
+      ],
+    );
     const second: ChildExit[] = [];
     const other = new Child(scriptPlan('monitor', [], env, join(pipeline.dir, 'second')), (exit) => {
       second.push(exit);
@@ -294,6 +337,44 @@ describe('monitor.ts', () => {
     rmSync(path);
     await round();
     assert.equal((await get('/health')).error, null);
+    told();
+  });
+
+  test('an acknowledgement in the midst of a message does not make the message one that was sent', async () => {
+    await call('PUT', '/thresholds', { service_memory_mib: 1 });
+    await round();
+    told();
+    const { fingerprint } = (await standing()).find(({ check }) => check === 'processes')!;
+    await inBoth(
+      (database) =>
+        `INSERT INTO ${database}.trades SELECT * REPLACE('copy' AS data_source) FROM marketprism_cold.trades ORDER BY js_seq LIMIT 3`,
+    );
+    const broken: Promise<unknown>[] = [];
+    try {
+      const received = new Promise<void>((done) => (hold = done));
+      broken.push(round().catch(() => null));
+      await received;
+      broken.push(call('POST', `/alerts/${fingerprint}/acknowledge`, {}).catch(() => null));
+      // So long it would take to be written, if it were.
+      await sleep(1000);
+      const gone = ended.length;
+      process.kill(monitor.pid!, 'SIGKILL');
+      await waitFor('its death', READY_MS, async () => ended.length > gone);
+      await Promise.all(broken);
+    } finally {
+      hold = null;
+      for (const each of held.splice(0)) each.destroy();
+    }
+    await start();
+    await round();
+    const news = told();
+    assert.ok(
+      news.some((each) => each.startsWith('raised duplicates')),
+      `nobody has heard of it: ${news.join()}`,
+    );
+    rmSync(join(pipeline.dir, 'state', 'thresholds.json'));
+    await inBoth((database) => `DELETE FROM ${database}.trades WHERE data_source = 'copy'`);
+    await round();
     told();
   });
 

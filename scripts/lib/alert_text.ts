@@ -106,9 +106,12 @@ export function localTime(time: number, timeZone: string): string {
   return new Intl.DateTimeFormat('sv-SE', { timeZone, dateStyle: 'short', timeStyle: 'medium' }).format(time);
 }
 
+export type ShownAlert = ReturnType<typeof shownAlert>;
+
 /** An alert as the API, webhooks and `alerts.jsonl` show it: times in UTC, and as its readers' clocks say. @param timeZone IANA name */
 export function shownAlert(alert: Alert, timeZone: string) {
   const { fingerprint, check, kind, subject, severity, what, state, since, last_seen, over_at, times } = alert;
+  const { acknowledged } = alert;
   return {
     fingerprint,
     alert_type: kind,
@@ -125,5 +128,6 @@ export function shownAlert(alert: Alert, timeZone: string) {
     created_at_local: localTime(since, timeZone),
     last_seen: new Date(last_seen).toISOString(),
     over_at: over_at === null ? null : new Date(over_at).toISOString(),
+    acknowledged: acknowledged === null ? null : { ...acknowledged, at: new Date(acknowledged.at).toISOString() },
   };
 }

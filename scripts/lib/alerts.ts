@@ -1,6 +1,6 @@
 /**
  * Findings become alerts: the first is told at once, what stands is counted, what gets worse or ends is told, and what only follows from a part
- * that is down, or comes and goes, is recorded without a word. Pure: rounds in, news out.
+ * that is down, or comes and goes, is recorded without a word; what somebody acknowledged is told no more as it is. Pure: rounds in, news out.
  */
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
@@ -16,6 +16,12 @@ const MOST_OVER = 500;
 
 const STATES = ['standing', 'over'] as const;
 const ms = z.number();
+
+/** What somebody says who knows of an alert: who it is, and what is done about it. */
+export const ACKNOWLEDGE = z.strictObject({
+  by: z.string().trim().min(1).max(100).optional(),
+  note: z.string().trim().min(1).max(1000).optional(),
+});
 
 /** One thing that is or was wrong; all times in ms since the epoch. */
 export const ALERT = z.object({
@@ -46,6 +52,11 @@ export const ALERT = z.object({
   is_flapping: z.boolean(),
   /** What was last told of it; null: nothing yet. */
   told: z.object({ state: z.enum(STATES), severity: z.enum(SEVERITIES), at: ms }).nullable(),
+  /** Somebody knows of it as it was then; null: nobody said so since it was raised, or since it got worse. */
+  acknowledged: z
+    .object({ at: ms, severity: z.enum(SEVERITIES), by: z.string().nullable(), note: z.string().nullable() })
+    .nullable()
+    .default(null),
 });
 export type Alert = z.infer<typeof ALERT>;
 
@@ -100,6 +111,21 @@ export class Alerts {
     return size;
   }
 
+  /**
+   * Somebody knows of an alert: while it stands and gets no worse, nobody is told of it any more.
+   * @param now wall clock, ms
+   * @returns the alert; null: there is none of this fingerprint, or it is over
+   */
+  acknowledge(fingerprint: string, { by, note }: z.infer<typeof ACKNOWLEDGE>, now: number): Alert | null {
+    const alert = this.all.get(fingerprint);
+    if (alert?.state !== 'standing') return null;
+    const { state, severity } = alert;
+    alert.acknowledged = { at: now, severity, by: by ?? null, note: note ?? null };
+    // Whoever acknowledges it knows it as it is, whether a message reached him or not.
+    alert.told = { state, severity, at: now };
+    return alert;
+  }
+
   /** Nobody could be reached: the next round tells it again. */
   untell(news: readonly News[]): void {
     for (const { event, alert, before } of news) {
@@ -149,6 +175,7 @@ export class Alerts {
         raises: isStanding ? known.raises : [...(known?.raises ?? []), now],
         is_flapping: known?.is_flapping ?? false,
         told: known?.told ?? null,
+        acknowledged: isStanding ? stillKnown(known, severity) : null,
       });
     }
     for (const alert of this.standing) {
@@ -164,6 +191,11 @@ export class Alerts {
     const over = this.list.filter(({ state }) => state === 'over');
     for (const { fingerprint } of over.slice(MOST_OVER)) this.all.delete(fingerprint);
   }
+}
+
+/** What is worse than what was acknowledged is not known. */
+function stillKnown({ acknowledged }: Alert, severity: Severity): Alert['acknowledged'] {
+  return acknowledged !== null && rank(severity) <= rank(acknowledged.severity) ? acknowledged : null;
 }
 
 function partsDown(round: readonly Judged[]): Set<Part> {
@@ -205,6 +237,7 @@ function newsOf(alert: Alert, limits: Limits, now: number): News | null {
   }
   if (told?.state !== 'standing') return news('raised', !isHeard(alert, limits));
   if (rank(severity) > rank(told.severity)) return news('escalated', !isHeard(alert, limits));
+  if (alert.acknowledged !== null) return null;
   const isDue = limits.reminder_hours > 0 && now - told.at >= limits.reminder_hours * HOUR_MS;
   return isDue && rank(severity) >= rank('high') ? news('reminder') : null;
 }

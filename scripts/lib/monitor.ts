@@ -5,7 +5,7 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { messageOf, shownAlert } from './alert_text.ts';
-import { ALERT, type Alert, Alerts, type Judged, type News } from './alerts.ts';
+import { type ACKNOWLEDGE, ALERT, type Alert, Alerts, type Judged, type News } from './alerts.ts';
 import { type Check, type Part, SEVERITIES } from './checks/check.ts';
 import { type Coverage, completenessOf } from './checks/coverage.ts';
 import { CHECKS } from './checks/index.ts';
@@ -84,6 +84,8 @@ export class Monitor {
   /** Rounds run one after the other. */
   private tail: Promise<unknown> = Promise.resolve();
   private readonly waiting = new Map<Depth, Promise<ShownRound>>();
+  /** Resolves when no news are being told. */
+  private settled: Promise<unknown> = Promise.resolve();
   private readonly events: JsonlWriter;
   private readonly toldEvents: ToldEvents;
   /** Events that are being told: who posts one again meanwhile waits for the same answer. */
@@ -135,6 +137,23 @@ export class Monitor {
     const count = this.alerts.clear();
     this.save();
     return count;
+  }
+
+  /**
+   * Somebody knows of an alert, and wants to hear no more of it as it is. It is on disk when this resolves.
+   * @returns the alert; null: none of this fingerprint stands
+   * @throws when it cannot be written
+   */
+  async acknowledge(fingerprint: string, given: z.infer<typeof ACKNOWLEDGE>) {
+    // A round marks as told what it is about to tell: saved before that, news that reach nobody would be taken for told after a death.
+    for (let seen: unknown; seen !== this.settled; ) await (seen = this.settled);
+    const now = this.options.wallClock();
+    const alert = this.alerts.acknowledge(fingerprint, given, now);
+    if (alert === null) return null;
+    this.save();
+    const shown = shownAlert(alert, this.options.config.timeZone);
+    this.events.append([{ time: new Date(now).toISOString(), event: 'acknowledged', notified: [], ...shown }]);
+    return shown;
   }
 
   setLimits(limits: Limits): void {
@@ -220,14 +239,9 @@ export class Monitor {
     const shown = this.shown(round, depth, askedBy, Math.round(clock() - steadily), news);
     this.rounds.push(shown);
     this.rounds.splice(0, this.rounds.length - MOST_ROUNDS);
-    // First of all: when the disk is full, that must be told, too.
-    await this.tell(news);
-    this.keep(shown, began);
-    this.last[depth] = began;
-    // A deeper round answers the questions of a shorter one.
-    for (const shorter of DEPTHS.slice(0, DEPTHS.indexOf(depth))) this.last[shorter] = began;
-    // After they were told: a death in between tells twice, never not at all.
-    this.save();
+    const settling = this.settle(shown, news, began);
+    this.settled = settling.catch(() => null);
+    await settling;
     const key = `${depth} ${round.verdict}`;
     this.counts.rounds.set(key, (this.counts.rounds.get(key) ?? 0) + 1);
     log.info({
@@ -239,6 +253,17 @@ export class Monitor {
       asked_by: askedBy,
     });
     return shown;
+  }
+
+  private async settle(shown: ShownRound, news: readonly News[], began: number): Promise<void> {
+    // First of all: when the disk is full, that must be told, too.
+    await this.tell(news);
+    this.keep(shown, began);
+    this.last[shown.type] = began;
+    // A deeper round answers the questions of a shorter one.
+    for (const shorter of DEPTHS.slice(0, DEPTHS.indexOf(shown.type))) this.last[shorter] = began;
+    // After they were told: a death in between tells twice, never not at all.
+    this.save();
   }
 
   private shown(round: Round, type: Depth, asked_by: ShownRound['asked_by'], ms: number, news: News[]): ShownRound {

@@ -2,7 +2,8 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { z } from 'zod';
-import { completenessOf } from './checks/coverage.ts';
+import { ACKNOWLEDGE } from './alerts.ts';
+import { type Coverage, completenessOf } from './checks/coverage.ts';
 import { LIMITS } from './checks/limits.ts';
 import { DEPTHS } from './checks/round.ts';
 import type { Monitor, ShownRound } from './monitor.ts';
@@ -21,11 +22,12 @@ const ALERTS_QUERY = z.strictObject({
 });
 const ROUNDS_QUERY = z.strictObject({ limit: wholeNumber(1, 500).default(20), offset: wholeNumber(0, 500).default(0) });
 
-/** A request that is not understood: 400 with the member that is wrong. */
+/** A request that is not understood, or is about what there is not: answered with the member that is wrong. */
 class BadRequest extends Error {
   constructor(
     readonly field: string | null,
     message: string,
+    readonly status: 400 | 404 = 400,
   ) {
     super(message);
   }
@@ -44,7 +46,7 @@ export async function serveMonitor(options: ApiOptions): Promise<FastifyInstance
   // Only what a browser does not send on its own is taken for a body.
   app.removeContentTypeParser('text/plain');
   app.setErrorHandler((error: Error & { statusCode?: number }, _request, reply) => {
-    if (error instanceof BadRequest) return reply.code(400).send({ error: error.message, field: error.field });
+    if (error instanceof BadRequest) return reply.code(error.status).send({ error: error.message, field: error.field });
     const status = error.statusCode ?? 500;
     if (status >= 500) options.log.error({ event: 'request_failed', err: error });
     return reply.code(status).send({ error: error.message.split('\n')[0], field: null });
@@ -87,6 +89,11 @@ function addRoutes(app: FastifyInstance, { monitor, token }: ApiOptions): void {
     const alerts = monitor.shownAlerts.filter((alert) => state === 'all' || alert.state === state);
     return { total: alerts.length, alerts: alerts.slice(offset, offset + limit) };
   });
+  app.post<{ Params: { id: string } }>(`${base}/alerts/:id/acknowledge`, writes, async ({ params, body }) => {
+    const alert = await monitor.acknowledge(params.id, parsed(ACKNOWLEDGE, body ?? {}));
+    if (alert === null) throw new BadRequest('id', 'no alert that stands has this fingerprint', 404);
+    return alert;
+  });
   app.delete(`${base}/alerts`, writes, async () => ({ cleared: monitor.clearAlerts() }));
   app.get(`${base}/thresholds`, async () => monitor.limits);
   app.put(`${base}/thresholds`, writes, async (request) => {
@@ -128,9 +135,12 @@ function lastCounted({ rounds }: Monitor): ShownRound | null {
   return counted.findLast(({ type }) => type === 'full') ?? counted.at(-1) ?? null;
 }
 
-function metricsOf(monitor: Monitor): object {
+export type MonitorMetrics = ReturnType<typeof metricsOf>;
+export type MonitorHealth = ReturnType<typeof healthOf>;
+
+function metricsOf(monitor: Monitor) {
   const round = lastCounted(monitor);
-  if (round === null) return { round: null, streams: [] };
+  if (round === null) return { round: null, streams: [] as Coverage[] };
   const streams = round.coverage!;
   const sum = (member: 'hot' | 'cold' | 'missing') => streams.reduce((total, each) => total + each[member], 0);
   return {
@@ -141,7 +151,7 @@ function metricsOf(monitor: Monitor): object {
   };
 }
 
-function healthOf(monitor: Monitor): object {
+function healthOf(monitor: Monitor) {
   const last = monitor.rounds.at(-1) ?? null;
   const { standing } = monitor;
   const bySeverity = { low: 0, medium: 0, high: 0, critical: 0 };
@@ -152,6 +162,9 @@ function healthOf(monitor: Monitor): object {
     error: monitor.fault,
     completeness: last?.completeness ?? null,
     last_round: last === null ? null : { id: last.id, type: last.type, began: last.began, status: last.status },
-    standing_alerts: { total: standing.length, ...bySeverity },
+    standing_alerts: {
+      ...{ total: standing.length, ...bySeverity },
+      acknowledged: standing.filter(({ acknowledged }) => acknowledged !== null).length,
+    },
   };
 }

@@ -15,6 +15,9 @@ export function registerMonitorMetrics(registry: Registry, monitor: Monitor): vo
   gauge('monitor_muted_alerts', 'alerts that stand and follow from a part that is down', [], (each) =>
     each.set(monitor.standing.filter(({ muted_by }) => muted_by !== null).length),
   );
+  gauge('monitor_acknowledged_alerts', 'alerts that stand and that somebody knows of as they are', [], (each) =>
+    each.set(monitor.standing.filter(({ acknowledged }) => acknowledged !== null).length),
+  );
   gauge(
     'monitor_last_round_timestamp_seconds',
     'when the last round began that answered this type',

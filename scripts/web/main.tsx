@@ -3,6 +3,15 @@ import { type ComponentType, render } from 'preact';
 import { useEffect, useState } from 'preact/hooks';
 import type { About } from '../lib/web/about_routes.ts';
 import { ApiListPage } from './pages/api_list.tsx';
+import { CorrelationPage } from './pages/correlation.tsx';
+import { EscapePage } from './pages/escape.tsx';
+import { EventsPage } from './pages/events.tsx';
+import { MarketPage } from './pages/market.tsx';
+import { MicroPage } from './pages/micro.tsx';
+import { OverviewPage } from './pages/overview.tsx';
+import { PricesPage } from './pages/prices.tsx';
+import { QualityPage } from './pages/quality.tsx';
+import { SoakPage } from './pages/soak.tsx';
 import { LANGUAGES, THEMES, ZONES } from './ui/choices.ts';
 import { useData } from './ui/data.ts';
 import { Choice } from './ui/parts.tsx';
@@ -42,7 +51,18 @@ interface PageEntry {
   page: ComponentType;
 }
 
-const PAGES: PageEntry[] = [{ path: '/api-list', name: () => TEXT.api, page: ApiListPage }];
+const PAGES: PageEntry[] = [
+  { path: '/', name: () => TEXT.overview, page: OverviewPage },
+  { path: '/market', name: () => TEXT.market, page: MarketPage },
+  { path: '/escape-signal-history', name: () => TEXT.escape, page: EscapePage },
+  { path: '/coin-price-tracker', name: () => TEXT.prices, page: PricesPage },
+  { path: '/major-events', name: () => TEXT.events, page: EventsPage },
+  { path: '/microstructure', name: () => TEXT.micro, page: MicroPage },
+  { path: '/correlation', name: () => TEXT.correlation, page: CorrelationPage },
+  { path: '/quality', name: () => TEXT.quality, page: QualityPage },
+  { path: '/soak', name: () => TEXT.soak, page: SoakPage },
+  { path: '/api-list', name: () => TEXT.api, page: ApiListPage },
+];
 
 const LANGUAGE_NAMES = { en: 'English', zh: '简体中文' } as const;
 

@@ -5,7 +5,7 @@ import { UsageError } from '../cli.ts';
 import type { Config } from '../config.ts';
 import { WebError } from './route.ts';
 
-const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[?::1\]?)$/;
+const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[?::1\]?)$/i;
 const NO_HEADER = 'send Authorization: Bearer TOKEN';
 
 export interface Credentials {
@@ -45,7 +45,7 @@ export function accessTo(host: string, { apiToken: token }: Pick<Config, 'apiTok
 
 /** A name of somebody else's that leads to this machine makes his page, in a browser here, one of ours. */
 function checkName(asked: string | undefined): void {
-  const name = (asked ?? '').replace(/:\d+$/, '');
+  const name = (asked ?? '').replace(/:\d*$/, '');
   if (name !== '' && !LOOPBACK.test(name) && isIP(name) === 0)
     throw new WebError(421, 'this service is known as localhost; other names need MARKETPRISM_WEB_HOST', 'host');
 }

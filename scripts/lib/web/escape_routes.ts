@@ -2,23 +2,28 @@
 import { z } from 'zod';
 import { beijingDate, beijingDayStart } from '../desk/beijing.ts';
 import { RULES } from '../desk/escape.ts';
+import { CANDLE_MS } from '../desk/sar.ts';
 import { lookInto, newestOf, pathOf } from './desk_files.ts';
 import type { KeyRecords } from './desk_index.ts';
+import { majorLimits } from './events_now.ts';
 import { keypoints } from './keypoints.ts';
 import { beijingTime, limit, offset } from './parameters.ts';
 import { type Route, route, type WebContext } from './route.ts';
 
 const DAY_MS = 86_400_000;
+const SHORT_MS = 7_200_000;
 const HALF_HOUR_MS = 1_800_000;
 /** A record of prices is of use until the next one should be there, and five minutes more. */
 const PRICES_OLDEST_MS = HALF_HOUR_MS + 300_000;
+/** A minute is written once its candle is over, five minutes later; two candles more are nothing unusual at a slow venue. */
+const CURRENT_MS = 3 * CANDLE_MS;
 /** Of the newest records so many are given beside the page. */
 const RECENT = 10;
 
-const rule = z.enum(RULES).default('sar-breadth');
+export const rule = z.enum(RULES).default('sar-breadth');
 const figure = z.number().nullable();
 /** A record of escape_signal_stats.jsonl. */
-const RECORD = z.looseObject({
+export const RECORD = z.looseObject({
   slot: z.number(),
   stat_time: z.string(),
   rule: z.enum(RULES),
@@ -29,6 +34,11 @@ const RECORD = z.looseObject({
   max_signal_24h: figure,
   max_signal_2h: figure,
   created_at: z.string(),
+  breadth: figure.optional().describe('Coins that the rule counts, of `coins`.'),
+  coins: figure.optional(),
+  is_signal: z.boolean().nullable().optional(),
+  threshold: figure.optional().describe('So many coins are a signal.'),
+  missing_24h: figure.optional().describe('Candles that are missing in the 24 hours: what the counts do not know of.'),
 });
 const RANGE = z
   .object({ from: z.string(), to: z.string() })
@@ -78,7 +88,7 @@ function overviewOf(records: KeyRecords) {
       max_signal_2h: mostOf(columnOf(records, 'signal_2h_count')),
       sample_24h_count: size - dayBegin,
       median_24h: medianOf(columnOf(records, 'signal_24h_count', dayBegin)),
-      ...{ data_source: pathOf('escape_signal'), timezone: 'Asia/Shanghai' },
+      ...{ data_source: pathOf('escape_signal'), timezone: 'Asia/Shanghai' as const },
     },
   };
 }
@@ -102,7 +112,7 @@ async function stats(context: WebContext, asked: { rule: (typeof RULES)[number];
 }
 
 /** What the coins had changed by a minute, by the newest half hour that is young enough. */
-function changesAt(prices: KeyRecords, minute: number) {
+export function changesAt(prices: KeyRecords, minute: number) {
   const at = prices.from(minute + 1) - 1;
   const isThere = at >= 0 && minute - prices.time(at) <= PRICES_OLDEST_MS;
   const of = (name: string) => (isThere ? prices.value(name, at) : null);
@@ -154,6 +164,49 @@ const KEYPOINTS = z.object({
   ),
 });
 
+const INCREMENTAL = z.object({
+  ...{ success: z.literal(true), rule: z.enum(RULES), count: z.number() },
+  latest_time: z.string().nullable().describe('stat_time of the last one: ask with it as since.'),
+  data: z.array(RECORD),
+});
+export type EscapeIncremental = z.infer<typeof INCREMENTAL>;
+
+const DATES = z.object({
+  ...{ success: z.literal(true), rule: z.enum(RULES), count: z.number() },
+  dates: z.array(z.object({ date: z.string(), records: z.number(), max_signal_24h: figure, max_signal_2h: figure })),
+});
+export type EscapeDates = z.infer<typeof DATES>;
+
+const SUMMARY = z.object({
+  ...{ success: z.literal(true), ...OVERVIEW, latest: RECORD.nullable() },
+  age_seconds: figure.describe('Of the latest minute; five minutes and a little more is as it should be.'),
+  is_current: z.boolean().nullable().describe('It is younger than 15 minutes; null: there is none.'),
+  most_2h: z.number().describe('The highest signal_2h_count that can be: candles of two hours.'),
+  most_24h: z.number().describe('The highest signal_24h_count that can be.'),
+  strong_top_count: figure.describe(
+    'From this signal_2h_count on it is a strong top; null: of this rule none is made.',
+  ),
+  weak_top_count: figure.describe('From this one on a weak top.'),
+});
+export type EscapeSummary = z.infer<typeof SUMMARY>;
+
+async function summary(context: WebContext, asked: (typeof RULES)[number]): Promise<EscapeSummary> {
+  const index = await lookInto(context, 'escape_signal');
+  const { edges, figures } = overviewOf(index.of(asked));
+  const [first, last = null] = (await index.read(edges)) as unknown as z.infer<typeof RECORD>[];
+  const age = last === null ? null : context.clock() - last.slot;
+  // Major events are made of the first rule alone.
+  const limits = asked === RULES[0] ? majorLimits(context).limits : null;
+  return {
+    ...{ success: true, rule: asked, ...figures },
+    ...{ data_range: last === null ? null : { from: statTime(first), to: statTime(last) }, latest: last },
+    age_seconds: age === null ? null : Math.round(age / 1000),
+    is_current: age === null ? null : age < CURRENT_MS,
+    ...{ most_2h: SHORT_MS / CANDLE_MS, most_24h: DAY_MS / CANDLE_MS },
+    ...{ strong_top_count: limits?.strong_top_count ?? null, weak_top_count: limits?.weak_top_count ?? null },
+  };
+}
+
 const BASE = '/api/escape-signal-stats';
 
 export const ESCAPE_ROUTES: Route[] = [
@@ -181,11 +234,7 @@ export const ESCAPE_ROUTES: Route[] = [
     summary:
       'Records after a time, the oldest first; without a time the newest ones. Corrections of earlier minutes are not among them.',
     query: z.strictObject({ rule, limit: limit(10, 10_000), since: beijingTime.optional() }),
-    answer: z.object({
-      ...{ success: z.literal(true), rule: z.enum(RULES), count: z.number() },
-      latest_time: z.string().nullable().describe('stat_time of the last one: ask with it as since.'),
-      data: z.array(RECORD),
-    }),
+    answer: INCREMENTAL,
     async handle(context, { query }) {
       const index = await lookInto(context, 'escape_signal');
       const records = index.of(query.rule);
@@ -201,12 +250,7 @@ export const ESCAPE_ROUTES: Route[] = [
   route({
     ...{ method: 'GET', path: `${BASE}/dates`, summary: 'Days of Beijing with records, the newest first.' },
     query: z.strictObject({ rule }),
-    answer: z.object({
-      ...{ success: z.literal(true), rule: z.enum(RULES), count: z.number() },
-      dates: z.array(
-        z.object({ date: z.string(), records: z.number(), max_signal_24h: figure, max_signal_2h: figure }),
-      ),
-    }),
+    answer: DATES,
     async handle(context, { query }) {
       const records = (await lookInto(context, 'escape_signal')).of(query.rule);
       const dates = [];
@@ -250,13 +294,7 @@ export const ESCAPE_ROUTES: Route[] = [
   route({
     ...{ method: 'GET', path: `${BASE}/summary`, summary: 'Where the signals stand.' },
     query: z.strictObject({ rule }),
-    answer: z.object({ success: z.literal(true), ...OVERVIEW, latest: RECORD.nullable() }),
-    async handle(context, { query }) {
-      const index = await lookInto(context, 'escape_signal');
-      const { edges, figures } = overviewOf(index.of(query.rule));
-      const [first, last = null] = await index.read(edges);
-      const data_range = last === null ? null : { from: statTime(first), to: statTime(last) };
-      return { success: true, rule: query.rule, ...figures, data_range, latest: last };
-    },
+    answer: SUMMARY,
+    handle: (context, { query }) => summary(context, query.rule),
   }),
 ];

@@ -36,8 +36,10 @@ export function faultOf(error: unknown, database: string): Fault {
   if (AWAY.test(code ?? '') || AWAY_TEXT.test(message))
     return fault(503, `the database at ${hostOf(database)} does not answer: ${code ?? 'it takes too long'}`, true);
   if (statusCode !== undefined && statusCode < 500) {
-    const field = code === 'FST_ERR_BAD_URL' ? 'path' : 'body';
-    return { status: statusCode, body: { error: message.split('\n')[0]!, field }, isOurs: false };
+    const isPath = code === 'FST_ERR_BAD_URL';
+    // Its message would say the path again, whatever stands in it.
+    const text = isPath ? 'the path is not written as a path is: a % without its two digits?' : message.split('\n')[0]!;
+    return { status: statusCode, body: { error: text, field: isPath ? 'path' : 'body' }, isOurs: false };
   }
   return fault(500, 'an error of this service: its log has it', true);
 }

@@ -1,11 +1,10 @@
 /** What is asked of market data: the parameters that its routes share, and the places in lists where a page ends. */
 import { z } from 'zod';
 import { type Column, EXCHANGES, MARKET_TYPES } from '../rows.ts';
+import { hasDay, isTime, wholeNumber } from './parameters.ts';
 import { WebError } from './route.ts';
 
 const HOUR_MS = 3_600_000;
-/** Beyond it (2100-01-01) a number is µs or ns, and not ms. */
-const LATEST_MS = 4_102_444_800_000;
 export const DEFAULT_ROWS = 1000;
 export const MAX_ROWS = 1_000_000;
 
@@ -19,10 +18,10 @@ export const time = z
   .transform((text, context) => {
     const value = /^\d{1,13}$/.test(text)
       ? Number(text)
-      : ISO.test(text)
+      : ISO.test(text) && hasDay(text)
         ? Date.parse(text.replace(' ', '+'))
         : Number.NaN;
-    if (value >= 0 && value < LATEST_MS) return value;
+    if (isTime(value)) return value;
     context.addIssue({ code: 'custom', message: 'takes ms since the epoch, or ISO 8601 with a zone' });
     return z.NEVER;
   });
@@ -34,7 +33,7 @@ export const symbol = z
   .meta({ description: 'as BTC-USDT; of dated futures and options the venue’s own name' });
 export const exchange = z.enum(EXCHANGES);
 export const marketType = z.enum(MARKET_TYPES);
-export const limit = (most: number, otherwise: number) => z.coerce.number().int().min(1).max(most).default(otherwise);
+export const limit = (most: number, otherwise: number) => wholeNumber(1, most).default(otherwise);
 
 export const FORMATS = ['json', 'ndjson', 'csv', 'parquet'] as const;
 export type Format = (typeof FORMATS)[number];

@@ -2,9 +2,12 @@
 import { z } from 'zod';
 import { answerBook, bookAnswer, DEFAULT_DEPTH, depth } from './market_book.ts';
 import { answerCandles, candlesAnswer, candlesQuery } from './market_candles.ts';
+import { answerDepth, depthAnswer, depthQuery } from './market_depth.ts';
 import { answerList, FORMATS, type ListSource } from './market_lists.ts';
 import { listQuery, time } from './market_query.ts';
 import { answerReplay, replayQuery } from './market_replay.ts';
+import { answerSeries, seriesAnswer, seriesQuery } from './market_series.ts';
+import { answerSymbols, symbolsAnswer } from './market_symbols.ts';
 import { type Asked, type Route, route, type WebContext, WebError } from './route.ts';
 
 /** What is this old does not change but by a gap that is filled, ms. */
@@ -90,6 +93,22 @@ export const MARKET_ROUTES: Route[] = [
     ...{ method: 'GET' as const, path: '/api/market/candles', query: candlesQuery, answer: candlesAnswer },
     summary: 'Candles from trades, and whether all trades of each are known.',
     handle: answerCandles,
+  }),
+  route({
+    ...{ method: 'GET' as const, path: '/api/market/symbols', answer: symbolsAnswer },
+    summary: 'Which symbols there are, on which markets, and each one’s last trade.',
+    handle: answerSymbols,
+  }),
+  route({
+    ...{ method: 'GET' as const, path: '/api/market/series', query: seriesQuery, answer: seriesAnswer },
+    summary:
+      'Funding, open interest, long/short ratios, volatility or liquidations over time, in points that keep the lowest, the highest and the last value: of liquidations the sums by side.',
+    handle: answerSeries,
+  }),
+  route({
+    ...{ method: 'GET' as const, path: '/api/market/depth', query: depthQuery, answer: depthAnswer },
+    summary: 'The order book as it is known now: levels with the quantity up to each, the spread, and how old it is.',
+    handle: answerDepth,
   }),
   route({
     ...{ method: 'GET' as const, path: '/api/market/orderbook', query: bookQuery, types: LIST_TYPES },

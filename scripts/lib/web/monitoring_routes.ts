@@ -1,5 +1,6 @@
 /** `/api/monitoring/*`: passed on to monitor.ts, which judges what it is sent. */
 import { z } from 'zod';
+import { ACKNOWLEDGE } from '../alerts.ts';
 import { LIMITS } from '../checks/limits.ts';
 import { DEPTHS } from '../checks/round.ts';
 import { POSTED_EVENT } from '../told_events.ts';
@@ -62,6 +63,17 @@ export const MONITORING_ROUTES: Route[] = [
       limit: limit(100, 1000),
       offset,
     }),
+  }),
+  passed({
+    ...{ method: 'POST', path: '/alerts/:id/acknowledge' },
+    summary: 'Somebody knows of a standing alert: while it gets no worse, nobody is told of it again.',
+    params: z.strictObject({
+      id: z
+        .string()
+        .regex(/^[0-9a-f]{16}$/, 'takes the fingerprint of an alert')
+        .meta({ description: 'The alert’s fingerprint.' }),
+    }),
+    body: ACKNOWLEDGE,
   }),
   passed({ method: 'DELETE', path: '/alerts', summary: 'Forgets all alerts: what still stands is told again.' }),
   passed({ method: 'GET', path: '/thresholds', summary: 'The limits of checks and alerts.' }),

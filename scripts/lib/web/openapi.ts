@@ -15,6 +15,7 @@ const FAULTS: Record<number, string> = {
   401: 'The token is absent or wrong.',
   403: 'No token is set: nothing may be changed.',
   404: 'There is no such thing.',
+  405: 'The path has no such method: the header `allow` names those that it has.',
   413: 'The body is too long.',
   415: 'The body is not JSON.',
   421: 'The service is asked by a name that is not its own.',
@@ -23,7 +24,7 @@ const FAULTS: Record<number, string> = {
   503: 'The database is away, or has too much to do.',
 };
 /** Of these each route may answer any. */
-const READ_FAULTS = [400, 401, 404, 421, 500, 502, 503];
+const READ_FAULTS = [400, 401, 404, 405, 421, 500, 502, 503];
 const WRITE_FAULTS = [...READ_FAULTS, 403, 413, 415];
 
 /** The document, OpenAPI 3.1. @throws Error when a path names a parameter that its schema lacks */
@@ -82,7 +83,8 @@ function operation(route: Route, path: string): Schema {
 
 function faultOf(status: number): Schema {
   const content = { 'application/json': { schema: { $ref: '#/components/schemas/Error' } } };
-  return { description: FAULTS[status], content };
+  const headers = status === 405 ? { headers: { allow: { schema: { type: 'string' } } } } : {};
+  return { description: FAULTS[status], ...headers, content };
 }
 
 function contentOf({ answer, types = [] }: Route): Schema {
@@ -101,13 +103,41 @@ function parametersOf(schema: z.ZodType | undefined, place: 'path' | 'query', na
     properties?: Record<string, Schema>;
     required?: string[];
   };
+  const made = wholeNumbersOf(schema);
   const absent = names?.find((name) => !(name in properties));
   if (absent !== undefined) throw new Error(`a path has :${absent}, of which its route has no schema`);
   return Object.entries(properties).map(([name, { description, ...type }]) => ({
     ...{ name, in: place, required: place === 'path' || required.includes(name) },
     ...(description === undefined ? {} : { description }),
-    schema: type,
+    schema: { ...type, ...made.get(name) },
   }));
+}
+
+/** What a parameter that is a whole number may be. */
+interface Range {
+  minimum?: number;
+  maximum?: number;
+  default?: unknown;
+}
+export type WholeNumbers = ReadonlyMap<string, Range>;
+
+/** Parameters that are whole numbers. What comes of them may be bounded more narrowly than what is written. */
+export function wholeNumbersOf(schema: z.ZodType | undefined): WholeNumbers {
+  if (schema === undefined) return new Map();
+  const of = (io: 'input' | 'output') =>
+    Object.entries((schemaOf(schema, io).properties ?? {}) as Record<string, Range>);
+  const made = new Map(of('output'));
+  return new Map(
+    of('input').flatMap(([name, { type, minimum, maximum }]: [string, Range & { type?: string }]) => {
+      if (type !== 'integer') return [];
+      const own = made.get(name) ?? {};
+      const range = {
+        minimum: Math.max(minimum ?? Number.MIN_SAFE_INTEGER, own.minimum ?? Number.MIN_SAFE_INTEGER),
+        maximum: Math.min(maximum ?? Number.MAX_SAFE_INTEGER, own.maximum ?? Number.MAX_SAFE_INTEGER),
+      };
+      return [[name, own.default === undefined ? range : { ...range, default: own.default }]];
+    }),
+  );
 }
 
 function schemaOf(schema: z.ZodType, io: 'input' | 'output'): Schema {

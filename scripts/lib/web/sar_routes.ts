@@ -37,7 +37,7 @@ async function latestRows(context: WebContext): Promise<{ rows: DeskRecord[]; ne
 }
 
 /** @throws WebError 404 */
-async function rowsOf(context: WebContext, symbol: string): Promise<{ index: DeskIndex; symbol: string }> {
+export async function rowsOf(context: WebContext, symbol: string): Promise<{ index: DeskIndex; symbol: string }> {
   const index = await lookInto(context, 'sar_slope');
   if (!index.keys.includes(symbol)) throw new WebError(404, `there is no row of ${symbol}`, 'symbol');
   return { index, symbol };
@@ -119,6 +119,37 @@ const STATUS = z.object({
   records: z.number(),
   data_age_seconds: figure.describe('From the newest slot to now.'),
 });
+const LATEST = z.object({
+  ...{ ...SUCCESS, count: z.number(), data_time: figure.describe('Open time of the newest candle.') },
+  data: z.array(ROW.extend({ is_current: z.boolean().describe('It is of the newest candle.') })),
+  stats: z.object({
+    ...{ total_symbols: z.number(), bullish_count: z.number(), bearish_count: z.number() },
+    avg_duration: figure.describe('Minutes.'),
+  }),
+});
+export type SarLatest = z.infer<typeof LATEST>;
+
+const CYCLE = z.object({
+  ...{ ...SUCCESS, symbol: z.string(), position: z.enum(POSITIONS), sequence: z.number() },
+  ...{ duration_minutes: z.number(), is_whole: z.boolean().describe('Its first candle is there.') },
+  ...{ start_time: z.string(), start_price: z.number(), price: z.number(), price_change_pct: z.number() },
+  ...{ count: z.number(), data: z.array(ROW) },
+});
+export type SarCycle = z.infer<typeof CYCLE>;
+
+const BIAS = z.object({
+  ...{ ...SUCCESS, data_time: figure, total_symbols: z.number(), bullish_ratio: figure, bearish_ratio: figure },
+  summary: z.looseObject({}).nullable().describe('The newest record of sar_slope_summary.jsonl.'),
+  data: z.array(
+    z.object({
+      ...{ symbol: z.string(), datetime: z.string(), sar_position: z.enum(POSITIONS) },
+      direction_ratio: figure.describe('Share of steps in which SAR and price moved the same way, 0 to 1.'),
+      slope_value: figure.describe('That share, negative while bearish.'),
+    }),
+  ),
+});
+export type SarBias = z.infer<typeof BIAS>;
+
 const BASE = '/api/sar-slope';
 
 export const SAR_ROUTES: Route[] = [
@@ -129,14 +160,7 @@ export const SAR_ROUTES: Route[] = [
       summary: 'The newest row of each coin; what is counted is of the newest candle only.',
     },
     query: z.strictObject({ symbol: coin.optional(), position: z.enum(POSITIONS).optional() }),
-    answer: z.object({
-      ...{ ...SUCCESS, count: z.number(), data_time: figure.describe('Open time of the newest candle.') },
-      data: z.array(ROW.extend({ is_current: z.boolean().describe('It is of the newest candle.') })),
-      stats: z.object({
-        ...{ total_symbols: z.number(), bullish_count: z.number(), bearish_count: z.number() },
-        avg_duration: figure.describe('Minutes.'),
-      }),
-    }),
+    answer: LATEST,
     handle: (context, { query }) => latest(context, query),
   }),
   route({
@@ -168,12 +192,7 @@ export const SAR_ROUTES: Route[] = [
       summary: 'A coin since its last flip, the newest first.',
       params,
     },
-    answer: z.object({
-      ...{ ...SUCCESS, symbol: z.string(), position: z.enum(POSITIONS), sequence: z.number() },
-      ...{ duration_minutes: z.number(), is_whole: z.boolean().describe('Its first candle is there.') },
-      ...{ start_time: z.string(), start_price: z.number(), price: z.number(), price_change_pct: z.number() },
-      ...{ count: z.number(), data: z.array(ROW) },
-    }),
+    answer: CYCLE,
     handle: (context, asked) => currentCycle(context, asked.params.symbol),
   }),
   route({
@@ -182,17 +201,7 @@ export const SAR_ROUTES: Route[] = [
       path: `${BASE}/bias-ratios`,
       summary: 'How coins lean: shares of the newest candle, and each coin’s.',
     },
-    answer: z.object({
-      ...{ ...SUCCESS, data_time: figure, total_symbols: z.number(), bullish_ratio: figure, bearish_ratio: figure },
-      summary: z.looseObject({}).nullable().describe('The newest record of sar_slope_summary.jsonl.'),
-      data: z.array(
-        z.object({
-          ...{ symbol: z.string(), datetime: z.string(), sar_position: z.enum(POSITIONS) },
-          direction_ratio: figure.describe('Share of steps in which SAR and price moved the same way, 0 to 1.'),
-          slope_value: figure.describe('That share, negative while bearish.'),
-        }),
-      ),
-    }),
+    answer: BIAS,
     handle: biasRatios,
   }),
   route({

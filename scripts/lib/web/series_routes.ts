@@ -1,20 +1,14 @@
 /** Prices, major events, the anchor account, the unified series. */
 import { z } from 'zod';
 import { EVENTS, MAJOR_EVENT } from '../desk/major_events.ts';
-import {
-  type DeskFile,
-  lookInto,
-  newestOf,
-  newestOfAll,
-  type Page,
-  SCRIPT_STATE,
-  stateOf,
-  UNIFIED,
-} from './desk_files.ts';
+import { type DeskFile, lookInto, newestOf, newestOfAll, type Page, UNIFIED } from './desk_files.ts';
+import { EVENTS_NOW, eventsNow } from './events_now.ts';
 import { beijingTime, limit, offset, wholeNumber } from './parameters.ts';
 import { type Route, route, type WebContext, WebError } from './route.ts';
 
 const DAY_MS = 86_400_000;
+/** From one record of prices to the next, and ten minutes: a venue that is slow is waited for. */
+const PRICES_CURRENT_MS = 40 * 60_000;
 
 const figure = z.number().nullable();
 const SUCCESS = { success: z.literal(true) };
@@ -41,6 +35,16 @@ async function pageOf(context: WebContext, name: DeskFile, page: Page) {
   return { total_count: total, count: data.length, data };
 }
 
+async function latestPrices(context: WebContext, asked: Page) {
+  const records = (await lookInto(context, 'coin_prices')).of('');
+  const age = records.size === 0 ? null : context.clock() - records.time(records.size - 1);
+  return {
+    ...{ success: true, ...(await pageOf(context, 'coin_prices', asked)) },
+    age_seconds: age === null ? null : Math.round(age / 1000),
+    is_current: age === null ? null : age < PRICES_CURRENT_MS,
+  };
+}
+
 interface AskedPrices {
   start_time?: number | undefined;
   end_time?: number | undefined;
@@ -61,27 +65,29 @@ async function priceHistory(
   return { success: true, ...(await pageOf(context, 'coin_prices', page)) };
 }
 
-const STATE = SCRIPT_STATE.extend({
-  blind: z.array(z.looseObject({})).default([]),
-  untold: z.array(z.unknown()).default([]),
+const PRICES_PAGE = z.object({ ...SUCCESS, ...COUNTS, data: z.array(PRICES) });
+const PRICES_LATEST = PRICES_PAGE.extend({
+  age_seconds: figure.describe('Of the newest half hour that is recorded.'),
+  is_current: z.boolean().nullable().describe('The next one is not overdue by ten minutes; null: there is none.'),
 });
+export type PricesLatest = z.infer<typeof PRICES_LATEST>;
+const EVENTS_PAGE = z.object({ ...SUCCESS, ...COUNTS, data: z.array(MAJOR_EVENT) });
+export type EventsPage = z.infer<typeof EVENTS_PAGE>;
 
-async function eventsNow(context: WebContext) {
-  const state = stateOf(context, 'major_events.json', STATE);
-  const index = await lookInto(context, 'major_events');
-  const latest = newestOfAll(index, index.keys, { limit: 1, offset: 0 }).places;
-  const places = EVENTS.map((event) => newestOf(index.of(event), { limit: 1, offset: 0 }).places[0]);
-  const read = await index.read([...latest, ...places.filter((place) => place !== undefined)]);
-  const byEvent = new Map(read.map((event) => [event.event, event]));
-  return {
-    success: true,
-    ...{ data_time: state?.data_time ?? null, last_run: state?.last_run ?? null },
-    ...{ last_success: state?.last_success ?? null, error: state?.error ?? null, is_known: state !== null },
-    ...{ blind: state?.blind ?? [], untold_count: state?.untold.length ?? null },
-    latest: latest.length === 0 ? null : read[0],
-    events: Object.fromEntries(EVENTS.map((event) => [event, byEvent.get(event) ?? null])),
-  };
-}
+const PROFITS = z.looseObject({ loss: figure, lte_40: figure, gte_80: figure, gte_120: figure });
+/** A record of anchor_profit_stats.jsonl; one of another shape has no classes. */
+const ANCHOR = z.looseObject({
+  slot: z.number(),
+  trade_mode: z.string().optional(),
+  stats: z
+    .object({ long: PROFITS, short: PROFITS })
+    .optional()
+    .describe('Positions by their profit, percent of their margin; one that wins 120 is among those of 80, too.'),
+  positions_count: z.number(),
+  unknown: z.number().optional().describe('Positions whose profit by margin is not known.'),
+});
+const ANCHOR_LATEST = z.object({ ...SUCCESS, data: ANCHOR.nullable(), age_seconds: figure.describe('Of its slot.') });
+export type AnchorLatest = z.infer<typeof ANCHOR_LATEST>;
 
 export const SERIES_ROUTES: Route[] = [
   route({
@@ -91,8 +97,8 @@ export const SERIES_ROUTES: Route[] = [
       summary: 'What coins have moved since midnight in Beijing: the newest half hours first.',
     },
     query: z.strictObject({ limit: limit(48, 2000), offset }),
-    answer: z.object({ ...SUCCESS, ...COUNTS, data: z.array(PRICES) }),
-    handle: async (context, { query }) => ({ success: true, ...(await pageOf(context, 'coin_prices', query)) }),
+    answer: PRICES_LATEST,
+    handle: (context, { query }) => latestPrices(context, query),
   }),
   route({
     ...{ method: 'GET', path: '/api/coin-price-tracker/history', summary: 'The same over a time, the newest first.' },
@@ -105,7 +111,7 @@ export const SERIES_ROUTES: Route[] = [
         .transform((text) => text === 'true' || text === '1'),
       ...{ limit: limit(2000, 20_000), offset },
     }),
-    answer: z.object({ ...SUCCESS, ...COUNTS, data: z.array(PRICES) }),
+    answer: PRICES_PAGE,
     handle: (context, { query }) => priceHistory(context, query),
   }),
   route({
@@ -114,23 +120,13 @@ export const SERIES_ROUTES: Route[] = [
       path: '/api/major-events/current-status',
       summary: 'How the rules of major events stand, and each one’s last event.',
     },
-    answer: z.object({
-      ...{ ...SUCCESS, is_known: z.boolean().describe('There is a state file.'), data_time: figure, last_run: figure },
-      ...{
-        last_success: figure,
-        error: z.string().nullable(),
-        blind: z.array(z.looseObject({})),
-        untold_count: figure,
-      },
-      latest: MAJOR_EVENT.nullable(),
-      events: z.object(Object.fromEntries(EVENTS.map((event) => [event, MAJOR_EVENT.nullable()]))),
-    }),
+    answer: EVENTS_NOW,
     handle: eventsNow,
   }),
   route({
     ...{ method: 'GET', path: '/api/major-events/history', summary: 'Major events, the newest first.' },
     query: z.strictObject({ event: z.enum(EVENTS).optional(), limit: limit(100, 5000), offset, ...SPAN }),
-    answer: z.object({ ...SUCCESS, ...COUNTS, data: z.array(MAJOR_EVENT) }),
+    answer: EVENTS_PAGE,
     async handle(context, { query }) {
       const index = await lookInto(context, 'major_events');
       const { total, places } = newestOfAll(index, query.event === undefined ? index.keys : [query.event], query);
@@ -144,7 +140,7 @@ export const SERIES_ROUTES: Route[] = [
       path: '/api/anchor/latest',
       summary: 'The owner’s positions by profit; null: never collected.',
     },
-    answer: z.object({ ...SUCCESS, data: SLOT.nullable(), age_seconds: figure.describe('Of its slot.') }),
+    answer: ANCHOR_LATEST,
     async handle(context) {
       const { data } = await pageOf(context, 'anchor', { limit: 1, offset: 0 });
       const [record = null] = data;

@@ -7,7 +7,7 @@
  * Errors are `{"error", "field"?}`. A stream that fails after its first byte is cut off, so that it is not taken for a whole one.
  */
 import { createHash } from 'node:crypto';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import fastifyCompress from '@fastify/compress';
@@ -24,11 +24,16 @@ import {
 } from '../service.ts';
 import { accessTo } from './access.ts';
 import { faultOf } from './faults.ts';
-import { openApi } from './openapi.ts';
+import { OpenRequests } from './open_requests.ts';
+import { openApi, type WholeNumbers, wholeNumbersOf } from './openapi.ts';
 import { buildPages, type Pages } from './pages.ts';
 import { Answer, type Asked, type Route, type WebContext, WebError } from './route.ts';
+import { refuseUnread } from './unread_requests.ts';
+import { bodyOf, paramsOf, queryOf } from './validation.ts';
 
 const MOST_BODY_BYTES = 65_536;
+/** Of a request, not of its answer. Who sends a byte now and then keeps a connection no longer. */
+const REQUEST_TIMEOUT_MS = 30_000;
 /** A name in a path that is longer is no symbol, and is told so. */
 const MOST_NAME_LENGTH = 1000;
 /** Below this compression makes an answer no faster. */
@@ -39,6 +44,9 @@ const COMPRESSED_TYPES = /^text\/(?!event-stream)|[/+-](json|ndjson|xml|javascri
 const STOP_GRACE_MS = 3000;
 /** A roll-up that is asked for again within this time is told again. */
 const HEALTH_KEPT_MS = 1000;
+/** What each service answers (service.ts). */
+const STATUS_PATHS = new Set(['/health', '/status', '/metrics', '/ping', '/version']);
+const READING = ['GET', 'HEAD'];
 
 const JSON_TYPE = 'application/json; charset=utf-8';
 const HEADERS = {
@@ -93,12 +101,17 @@ class WebServer {
   readonly app: FastifyInstance = Fastify({
     bodyLimit: MOST_BODY_BYTES,
     exposeHeadRoutes: false,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    // Whether a name is there is looked at with all else, so that its absence is answered as all else.
+    http: { requireHostHeader: false },
+    // As a proxy is asked: the same path.
+    rewriteUrl: ({ url = '/' }) => url.replace(/^https?:\/\/[^/?#]*\/?/i, '/'),
+    clientErrorHandler: (error, socket) => this.refuse(error, socket),
     routerOptions: { maxParamLength: MOST_NAME_LENGTH },
     frameworkErrors: (error, _request, reply) => this.fail(error, null, reply),
   });
   private readonly access;
-  /** One per request that is not answered yet. */
-  private readonly open = new Set<AbortController>();
+  private readonly open = new OpenRequests();
   private readonly registry: Registry;
   private readonly seconds: Histogram;
   private health: HealthDocument;
@@ -127,7 +140,11 @@ class WebServer {
     app.setErrorHandler((error, request, reply) => this.fail(error, request, reply));
     app.setNotFoundHandler((request, reply) => this.fail(notFound(), request, reply));
     app.addHook('onRequest', async (request, reply) => {
+      this.open.begin(request.raw, reply.raw);
+      if (options.context.stop.aborted) this.abortAll();
       reply.headers(HEADERS);
+      if (request.headers.host === undefined && request.raw.httpVersion !== '1.0')
+        throw new WebError(400, 'HTTP/1.1 names the host that it asks', 'host');
       // Whoever keeps a service alive has no token.
       if (request.url !== '/ping') this.access.toRead(request.headers);
     });
@@ -136,6 +153,8 @@ class WebServer {
     });
     await app.register(fastifyCompress, {
       encodings: ['br', 'gzip'],
+      // Bodies are small, and one that unpacks to more is nothing that we want to find out.
+      globalDecompression: false,
       threshold: COMPRESSED_FROM_BYTES,
       customTypes: COMPRESSED_TYPES,
     });
@@ -146,7 +165,11 @@ class WebServer {
     const routes = [...options.routes, described];
     const document = openApi(routes);
     for (const route of routes) this.add(route);
-    this.addFiles(options.pages ?? (await buildPages()));
+    const pages = options.pages ?? (await buildPages());
+    this.addFiles(pages);
+    this.refuseOtherMethods(routes, pages);
+    // What it expects beside an answer is its own affair.
+    app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response));
     await app.ready();
     options.context.stop.addEventListener('abort', () => this.abortAll(), { once: true });
   }
@@ -162,26 +185,32 @@ class WebServer {
   }
 
   private abortAll(): void {
-    for (const each of this.open) each.abort(new WebError(503, 'the service stops'));
+    this.open.abortAll(new WebError(503, 'the service stops'));
   }
 
   private add(route: Route): void {
+    const numbers = wholeNumbersOf(route.query);
     this.app.route({
-      method: route.method === 'GET' ? ['GET', 'HEAD'] : route.method,
+      method: methodsOf(route),
       url: route.path,
       onRequest: async (request) => {
         if (route.method !== 'GET') this.access.toWrite(request.headers);
       },
-      handler: (request, reply) => this.answer(route, request, reply),
+      handler: (request, reply) => this.answer(route, numbers, request, reply),
     });
   }
 
-  private async answer(route: Route, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  private async answer(
+    route: Route,
+    numbers: WholeNumbers,
+    request: FastifyRequest,
+    reply: FastifyReply,
+  ): Promise<unknown> {
     const { context } = this.options;
-    const gone = this.goneOf(reply);
-    const params = parsed(route.params, request.params, 'name');
-    const query = parsed(route.query, request.query, 'parameter');
-    const body = route.body === undefined ? undefined : parsed(route.body, request.body ?? {}, 'member');
+    const gone = this.open.goneOf(reply.raw);
+    const params = paramsOf(route, request.params);
+    const query = queryOf(route, numbers, request.query);
+    const body = bodyOf(route, request.body);
     const { url, headers } = request;
     const asked: Asked<unknown, unknown> = { params, query, gone, body, url, authorization: headers.authorization };
     const made = await route.handle(context, asked);
@@ -192,31 +221,19 @@ class WebServer {
     return send(new Answer(`${JSON.stringify(made)}\n`, JSON_TYPE), request, reply, gone);
   }
 
-  /** Fires when the client goes before its answer is whole, or the service stops. */
-  private goneOf(reply: FastifyReply): AbortSignal {
-    const gone = new AbortController();
-    this.open.add(gone);
-    reply.raw.once('close', () => {
-      this.open.delete(gone);
-      if (!reply.raw.writableFinished) gone.abort(new WebError(499, 'the client has gone'));
-    });
-    if (this.options.context.stop.aborted) gone.abort(new WebError(503, 'the service stops'));
-    return gone.signal;
-  }
-
   /** What each service answers, and the pages. */
   private addFiles(pages: Pages): void {
     const { options, registry } = this;
     const answers = statusAnswers({ health: () => this.health, registry, log: options.context.log });
     this.app.route({
-      method: ['GET', 'HEAD'],
+      method: READING,
       url: '/*',
       handler: async (request, reply) => {
-        const path = request.url.split('?')[0]!;
+        const path = pathOf(request);
         if (path === '/health' || path === '/status' || path === '/metrics') await this.lookAround();
         reply.header('cache-control', 'no-store');
         const answer = await answers(path);
-        const gone = this.goneOf(reply);
+        const gone = this.open.goneOf(reply.raw);
         if (answer !== null) return send(new Answer(answer.body, answer.type, answer.status), request, reply, gone);
         const page = pages.at(path);
         if (page === null) throw notFound();
@@ -224,6 +241,25 @@ class WebServer {
         return send(page, request, reply, gone);
       },
     });
+  }
+
+  /** A path that is there says what it can be asked. */
+  private refuseOtherMethods(routes: readonly Route[], pages: Pages): void {
+    const refuse = (url: string, allowed: string[], isThere: (path: string) => boolean) =>
+      this.app.route({
+        method: this.app.supportedMethods.filter((each) => !allowed.includes(each)),
+        url,
+        // Before its body, if any, is read.
+        onRequest: async (request, reply) => {
+          if (!isThere(pathOf(request))) throw notFound();
+          reply.header('allow', allowed.join(', '));
+          throw new WebError(405, `takes ${allowed.join(' or ')} only`, 'method');
+        },
+        handler: async () => undefined,
+      });
+    for (const path of new Set(routes.map((each) => each.path)))
+      refuse(path, routes.filter((each) => each.path === path).flatMap(methodsOf), () => true);
+    refuse('/*', READING, (path) => STATUS_PATHS.has(path) || pages.at(path) !== null);
   }
 
   private async lookAround(): Promise<void> {
@@ -239,13 +275,35 @@ class WebServer {
   private fail(error: unknown, request: FastifyRequest | null, reply: FastifyReply): FastifyReply {
     const { context } = this.options;
     const { status, body, isOurs } = faultOf(error, context.config.clickhouseUrl);
-    if (isOurs) context.log.error({ event: 'request_failed', path: request?.url.split('?')[0], status, err: error });
+    // Whatever failed since the client went, nobody waits for it, and it is no fault of ours.
+    if (isOurs && !(request !== null && this.isGone(request, reply))) {
+      const path = request === null ? null : pathOf(request);
+      context.log.error({ event: 'request_failed', path, status, err: error });
+    }
     if (status === 401) reply.header('www-authenticate', 'Basic realm="MarketPrism", charset="UTF-8"');
     // What was to be sent before it failed.
     for (const name of ['content-length', 'content-encoding', 'content-disposition', 'etag']) reply.removeHeader(name);
     const answer = reply.code(status).headers(HEADERS).header('cache-control', 'no-store').type(JSON_TYPE);
     return answer.send(request?.method === 'HEAD' ? undefined : `${JSON.stringify(body)}\n`);
   }
+
+  private isGone({ raw }: FastifyRequest, reply: FastifyReply): boolean {
+    return this.open.goneOf(reply.raw).aborted || (raw.destroyed && !raw.complete);
+  }
+
+  /** On a connection whose answers before it are under way, it would be taken for one of them. */
+  private refuse(error: Error & { code?: string }, socket: Socket): void {
+    if (!socket.writable || error.code === 'ECONNRESET' || this.open.isAnswering(socket)) socket.destroy();
+    else refuseUnread(socket, error.code, HEADERS);
+  }
+}
+
+function methodsOf({ method }: Route): string[] {
+  return method === 'GET' ? READING : [method];
+}
+
+function pathOf({ url }: FastifyRequest): string {
+  return url.split('?')[0]!;
 }
 
 function notFound(): WebError {
@@ -289,24 +347,4 @@ function sendStream(body: Readable, request: FastifyRequest, reply: FastifyReply
 function isSame(header: string | undefined, tag: string): boolean {
   const given = (header ?? '').split(',').map((each) => each.trim());
   return given.some((each) => each === '*' || each === tag || `W/${each}` === tag);
-}
-
-/** @throws WebError 400 naming the first one that is wrong */
-function parsed(schema: z.ZodType | undefined, given: unknown, what: string): unknown {
-  const object = (given ?? {}) as Record<string, unknown>;
-  const known = schema === undefined ? [] : schema instanceof z.ZodObject ? Object.keys(schema.shape) : null;
-  const unknown = known === null ? undefined : Object.keys(object).find((name) => !known.includes(name));
-  if (unknown !== undefined) throw new WebError(400, `no such ${what}`, unknown);
-  if (what === 'parameter') {
-    for (const [name, value] of Object.entries(object)) {
-      if (typeof value !== 'string') throw new WebError(400, 'is given more than once', name);
-      if (value === '') throw new WebError(400, 'is empty: leave it out', name);
-    }
-  }
-  if (schema === undefined) return {};
-  const result = schema.safeParse({ ...object });
-  if (result.success) return result.data;
-  const issue = result.error.issues[0]!;
-  const field = issue.path.join('.') || (issue.code === 'unrecognized_keys' ? issue.keys[0] : undefined);
-  throw new WebError(400, issue.message, field ?? what);
 }

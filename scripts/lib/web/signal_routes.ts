@@ -6,6 +6,7 @@ import { rootOf } from '../harvest/letters.ts';
 import { EXCHANGES } from '../rows.ts';
 import { SIGNAL_TABLES } from '../signal_tables.ts';
 import { lookInto, newestOfAll, SCRIPT_STATE, stateOf } from './desk_files.ts';
+import { HARVEST_PARAMS } from './harvest_series.ts';
 import { newestRows } from './harvest_tail.ts';
 import { beijingTime, coin, limit, offset, utcTime } from './parameters.ts';
 import { type Asked, type Route, route, type WebContext, WebError } from './route.ts';
@@ -32,10 +33,34 @@ const CORRELATION = z.object({
   ...{ timeframe: z.string(), period: z.string(), corr: figure, lag: figure, p_value: figure, pairs: figure },
   ...{ points: z.number(), lost: z.number(), reason: z.string().nullable() },
 });
+/** What the script says of its last whole round; a state of an older version may lack some of it. */
+const ROUND = z.object({
+  seconds: figure.default(null).describe('How long it took.'),
+  compute_seconds: figure.default(null),
+  ...{ coins: figure.default(null), rows: figure.default(null), rows_without_corr: figure.default(null) },
+  btc_age_seconds: figure.default(null).describe('Of BTC’s newest candle, when it was done.'),
+});
 const ALERT_STATE = SCRIPT_STATE.extend({
   standing: STANDING.default({}),
-  round: z.looseObject({}).nullable().default(null),
+  round: ROUND.nullable().default(null).catch(null),
 });
+export const CORRELATIONS_ANSWER = z.object({
+  ...{ ...SUCCESS, total_count: z.number(), count: z.number(), data_time: figure },
+  is_known: z.boolean().describe('There is a state file: the script has run here.'),
+  ...{ last_run: figure, last_success: figure, error: z.string().nullable(), round: ROUND.nullable() },
+  standing: z.array(
+    z.object({
+      ...{ coin: z.string(), since: z.number(), long: figure, short: figure },
+      ...{ spoke: z.array(z.string()), awaits: z.array(z.string()) },
+    }),
+  ),
+  data: z.array(CORRELATION),
+});
+export type Correlations = z.infer<typeof CORRELATIONS_ANSWER>;
+export const CORRELATION_ALERTS_ANSWER = z.object({
+  ...{ ...SUCCESS, total_count: z.number(), count: z.number(), data: z.array(CORRELATION_ALERT) },
+});
+export type CorrelationAlerts = z.infer<typeof CORRELATION_ALERTS_ANSWER>;
 
 async function rowsOf(
   context: WebContext,
@@ -83,18 +108,13 @@ ORDER BY symbol, timeframe, period LIMIT {limit:UInt32} OFFSET {offset:UInt32}`,
   return {
     ...{ success: true, total_count: Number(rows[0]?.total ?? 0), count: data.length },
     data_time: data.length === 0 ? null : Math.max(...data.map(({ timestamp }) => Number(timestamp))),
-    ...{ last_run: state?.last_run ?? null, last_success: state?.last_success ?? null, error: state?.error ?? null },
+    ...{ is_known: state !== null, last_run: state?.last_run ?? null, last_success: state?.last_success ?? null },
+    ...{ error: state?.error ?? null, round: state?.round ?? null },
     standing: Object.entries(state?.standing ?? {}).map(([name, anomaly]) => ({ coin: name, ...anomaly })),
     data,
   };
 }
 
-const HARVEST_PARAMS = z.strictObject({
-  symbol: z
-    .string()
-    .regex(/^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$/, 'takes a symbol such as BTC-USDT')
-    .meta({ description: 'Such as BTC-USDT.' }),
-});
 const HARVEST_QUERY = z.strictObject({
   kind: z.enum(HARVEST_KINDS).default('features'),
   exchange: z.enum(EXCHANGES).default('binance_derivatives'),
@@ -164,17 +184,7 @@ export const SIGNAL_ROUTES: Route[] = [
       summary: 'The newest round of correlations against BTC, and the anomalies that stand.',
     },
     query: z.strictObject({ symbol: coin.optional(), limit: limit(5000, 20_000), offset }),
-    answer: z.object({
-      ...{ ...SUCCESS, total_count: z.number(), count: z.number(), data_time: figure },
-      ...{ last_run: figure, last_success: figure, error: z.string().nullable() },
-      standing: z.array(
-        z.object({
-          ...{ coin: z.string(), since: z.number(), long: figure, short: figure },
-          ...{ spoke: z.array(z.string()), awaits: z.array(z.string()) },
-        }),
-      ),
-      data: z.array(CORRELATION),
-    }),
+    answer: CORRELATIONS_ANSWER,
     handle: (context, { query, gone }) => correlations(context, query, gone),
   }),
   route({
@@ -183,7 +193,7 @@ export const SIGNAL_ROUTES: Route[] = [
       ...{ event: z.enum(['begin', 'end']).optional(), coin: coin.optional(), limit: limit(100, 5000), offset },
       ...{ from: beijingTime.optional(), to: beijingTime.optional() },
     }),
-    answer: z.object({ ...SUCCESS, total_count: z.number(), count: z.number(), data: z.array(CORRELATION_ALERT) }),
+    answer: CORRELATION_ALERTS_ANSWER,
     async handle(context, { query }) {
       const index = await lookInto(context, 'correlation_alerts');
       const keys = index.keys.filter((key) => {

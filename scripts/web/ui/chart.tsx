@@ -44,6 +44,10 @@ export interface ChartProps {
 }
 
 const HEIGHT = 220;
+/** Of an axis, CSS pixels; its font is one of 11. */
+const LEAST_AXIS_WIDTH = 62;
+const DIGIT_WIDTH = 6.7;
+const AXIS_MARGIN = 17;
 const TIME_ZONES = { local: undefined, beijing: BEIJING } as const;
 
 export function Chart(props: ChartProps) {
@@ -70,7 +74,7 @@ export function Chart(props: ChartProps) {
     };
   }, [shape]);
   useEffect(() => {
-    plot.current?.setData(dataOf(props));
+    if (plot.current !== null) renew(plot.current, dataOf(props));
   }, [times, ...series.map(({ values }) => values)]);
 
   const shown = series.filter(({ isHidden }) => !isHidden);
@@ -78,6 +82,15 @@ export function Chart(props: ChartProps) {
   return (
     <div class="chart" ref={holder} role="img" aria-label={`${label}: ${last}`} style={{ minHeight: `${height}px` }} />
   );
+}
+
+/** New data leave a reader where they have zoomed to. */
+function renew(plot: uPlot, data: uPlot.AlignedData): void {
+  const { min, max } = plot.scales.x!;
+  const [first, last] = [plot.data[0]![0], plot.data[0]!.at(-1)];
+  const isZoomed = min != null && max != null && first != null && last != null && (min > first || max < last);
+  plot.setData(data, !isZoomed);
+  if (isZoomed) plot.setScale('x', { min, max });
 }
 
 function lastOf(values: readonly (number | null)[]): number | null {
@@ -119,10 +132,19 @@ function optionsOf(props: ChartProps, element: HTMLElement): uPlot.Options {
       },
     },
     axes: [
-      { ...axis, space: 70 },
-      { ...axis, scale: 'left', size: 62, values: values('left') },
+      { ...axis, space: 70, values: timeLabels },
+      { ...axis, scale: 'left', size: axisWidth, values: values('left') },
       ...(hasRight
-        ? [{ ...axis, scale: 'right', side: 1 as const, size: 62, grid: { show: false }, values: values('right') }]
+        ? [
+            {
+              ...axis,
+              scale: 'right',
+              side: 1 as const,
+              size: axisWidth,
+              grid: { show: false },
+              values: values('right'),
+            },
+          ]
         : []),
     ],
     series: [
@@ -145,6 +167,29 @@ function optionsOf(props: ChartProps, element: HTMLElement): uPlot.Options {
   };
 }
 
+/** As wide as its longest label needs, CSS pixels: a figure without its first digit is another figure. */
+function axisWidth(_plot: uPlot, labels: string[] | null): number {
+  const longest = Math.max(0, ...(labels ?? []).map((label) => label.length));
+  return Math.max(LEAST_AXIS_WIDTH, longest * DIGIT_WIDTH + AXIS_MARGIN);
+}
+
+const DAY_MS = 86_400_000;
+const MINUTE_MS = 60_000;
+
+/** Moments of the time axis in the chosen zone, by a clock of 24 hours; the day where it begins, and at the first of them. */
+function timeLabels(_plot: uPlot, splits: number[], _axis: number, _space: number, step: number): string[] {
+  let before = '';
+  return splits.map((at) => {
+    const text = time(at);
+    const day = text.slice(0, 10);
+    if (step >= DAY_MS) return day;
+    const clock = text.slice(11, step < MINUTE_MS ? 19 : 16);
+    const label = day === before ? clock : `${clock}\n${day}`;
+    before = day;
+    return label;
+  });
+}
+
 function seriesOf(
   { label, kind = 'line', axis = 'left', format = figure, isHidden }: ChartSeries,
   stroke: string,
@@ -160,7 +205,19 @@ function seriesOf(
     value: (_plot, value: number | null) => format(value),
     ...(paths === null ? {} : { paths }),
     ...(kind === 'bars' ? { fill: stroke } : {}),
-    points: { show: kind === 'points', size: 6, fill: stroke },
+    points: {
+      ...{ show: kind === 'points', size: kind === 'points' ? 6 : 3, fill: stroke },
+      ...(kind === 'points' || kind === 'bars' || isHidden ? {} : { filter: lonely }),
+    },
     ...(kind === 'points' ? { paths: () => null } : {}),
   };
+}
+
+/** A line has no length at a value between two that are not known: it is shown as a point, or it would not be seen. */
+function lonely(plot: uPlot, series: number): number[] | null {
+  const values = plot.data[series]!;
+  const found: number[] = [];
+  for (let i = 0; i < values.length; i++)
+    if (values[i] != null && values[i - 1] == null && values[i + 1] == null) found.push(i);
+  return found.length === 0 ? null : found;
 }

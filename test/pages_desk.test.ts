@@ -1,0 +1,535 @@
+/** The desk's pages in Chromium over three days of records, and the columns that they draw against a naive reading of the same records. */
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import type { Browser, Page } from 'playwright-core';
+import { PRICES_FILE } from '../scripts/coin_price_tracker.ts';
+import { ESCAPE_FILE } from '../scripts/escape_signal_calc.ts';
+import { beijingDate, beijingText } from '../scripts/lib/desk/beijing.ts';
+import { recordOf } from '../scripts/lib/desk/coin_prices.ts';
+import { RULES } from '../scripts/lib/desk/escape.ts';
+import { FRESH_STATE, MAJOR_LIMITS } from '../scripts/lib/desk/major_events.ts';
+import { seededRandom } from '../scripts/lib/sim/market.ts';
+import { chartOf } from '../scripts/lib/web/desk_columns.ts';
+import { buildPages } from '../scripts/lib/web/pages.ts';
+import { ROUTES } from '../scripts/web.ts';
+import {
+  assertNoSidewaysScroll,
+  figureOf,
+  type Opened,
+  openPage,
+  PHONE,
+  startBrowser,
+  type ViewOptions,
+} from './browser.ts';
+import { append, COINS, type History, writeHistory } from './desk_history.ts';
+import { Web } from './web_harness.ts';
+
+const MINUTE = 60_000;
+const HALF_HOUR = 30 * MINUTE;
+const HOUR = 60 * MINUTE;
+const DAY = 24 * HOUR;
+/** 08:00 in Beijing. */
+const END = Date.UTC(2026, 10, 30);
+const RULE = RULES[0];
+
+type Values = (number | null)[];
+
+test('few points of a line: values as they were, the highest and the lowest kept, and no line over what is not known', () => {
+  const random = seededRandom(5);
+  for (let round = 0; round < 60; round += 1) {
+    const times: number[] = [];
+    const columns: Record<'a' | 'b', Values> = { a: [], b: [] };
+    for (let at = 0; at < 3000; at += 1) {
+      // Records that are missing, alone and in a row, and figures that are not known.
+      if (random() < 0.01) at += Math.floor(random() * 40);
+      times.push(at * MINUTE);
+      columns.a.push(random() < 0.01 ? null : Math.floor(random() * 100));
+      columns.b.push(random() < 0.2 ? null : Math.sin(at / 50));
+    }
+    const chart = chartOf(times, columns, { cadenceMs: MINUTE, points: 50 + round });
+    assert.equal(chart.missing_slots, times.at(-1)! / MINUTE - times[0]! / MINUTE + 1 - times.length);
+    for (const name of ['a', 'b'] as const) {
+      const known = new Map(times.map((time, i) => [time, columns[name][i]!]));
+      const drawn = chart[name];
+      for (const [i, time] of chart.times.entries()) {
+        assert.equal(drawn[i], known.get(time) ?? null);
+        if (i === 0 || drawn[i] === null || drawn[i - 1] === null) continue;
+        for (let between = chart.times[i - 1]!; between <= time; between += MINUTE)
+          assert.ok((known.get(between) ?? null) !== null, `${name}: a line from ${chart.times[i - 1]} to ${time}`);
+      }
+      const all = columns[name].filter((value) => value !== null);
+      for (const extreme of [Math.max(...all), Math.min(...all)]) assert.ok(drawn.includes(extreme));
+    }
+  }
+});
+
+describe('the desk’s pages', () => {
+  const dir = mkdtempSync(join(tmpdir(), 'marketprism-'));
+  const empty = mkdtempSync(join(tmpdir(), 'marketprism-'));
+  let [web, none] = [] as unknown as [Web, Web];
+  let browser: Browser;
+  let history: History;
+  let now = END + 2 * MINUTE;
+  const opened: Opened[] = [];
+
+  before(async () => {
+    history = writeHistory(dir, { end: END, days: 3 });
+    const pages = await buildPages();
+    const open = (data: string) =>
+      Web.open({ MARKETPRISM_DATA_DIR: data, CLICKHOUSE_URL: 'http://127.0.0.1:9' }, ROUTES, { pages }, () => now);
+    [web, none, browser] = await Promise.all([open(dir), open(empty), startBrowser()]);
+  });
+
+  after(async () => {
+    for (const each of opened) await each.close();
+    await browser?.close();
+    await web?.close();
+    await none?.close();
+    for (const each of [dir, empty]) rmSync(each, { recursive: true });
+  });
+
+  async function visit(path: string, options: ViewOptions = {}, at = web): Promise<Opened> {
+    const view = await openPage(browser, at.url + path, options);
+    opened.push(view);
+    return view;
+  }
+
+  /** Waits until a figure is shown as this text. */
+  async function shows(page: Page, name: string, text: string): Promise<void> {
+    const found = page.locator(`[data-figure="${name}"]`).first();
+    await found.waitFor();
+    for (let tries = 0; tries < 400; tries += 1) {
+      if ((await found.textContent()) === text) return;
+      await page.waitForTimeout(25);
+    }
+    assert.equal(await found.textContent(), text, name);
+  }
+
+  /** What happens when a reader comes back to the tab. */
+  const lookAgain = (page: Page) => page.evaluate('document.dispatchEvent(new Event("visibilitychange"))');
+  /** What a chart tells those who do not see it: the last known value of each line. */
+  const chart = (page: Page, label: string) => page.locator(`.chart[aria-label^="${label}"]`).first();
+
+  const escapes = (rule: string) => history.escapes.filter((row) => row.rule === rule);
+  const minuteText = (ms: number) => new Date(ms).toISOString().slice(0, 16).replace('T', ' ');
+  const percent = (value: number) =>
+    `${value > 0 ? '+' : ''}${value.toLocaleString('en-US', { minimumFractionDigits: 4, maximumFractionDigits: 4 })} %`;
+  /** The half hour that was known by a minute. */
+  const pricesBy = (minute: number) =>
+    history.prices.findLast(({ slot }) => slot <= minute && minute - slot <= HALF_HOUR + 5 * MINUTE) ?? null;
+
+  function writeState(changed: object): void {
+    mkdirSync(join(dir, 'state'), { recursive: true });
+    const times = { data_time: END, last_run: now, last_success: now, error: null, begun: history.begin };
+    const state = {
+      ...times,
+      blind: [],
+      waiting: {},
+      rules: { ...FRESH_STATE, minute: END },
+      unwritten: [],
+      untold: [],
+    };
+    writeFileSync(join(dir, 'state/major_events.json'), JSON.stringify({ ...state, ...changed }));
+  }
+  const limitsFile = () => join(dir, 'state/major_events_limits.json');
+
+  test('columns of escape signals: a day minute by minute, the whole in few points with the peaks of counts, breadth and levels', async () => {
+    const base = '/api/escape-signal-stats/columns';
+    const names = [
+      'signal_24h_count',
+      'signal_2h_count',
+      'decline_strength_level',
+      'rise_strength_level',
+      'breadth',
+    ] as const;
+    for (const rule of RULES) {
+      const bySlot = new Map(escapes(rule).map((row) => [row.slot, row]));
+      for (const query of ['points=50', 'days=1&points=2000', 'points=5000']) {
+        const body = await web.ok(`${base}?rule=${rule}&${query}`);
+        const begin = query.startsWith('days') ? END - MINUTE - DAY + MINUTE : history.begin;
+        assert.equal(body.total_count, escapes(rule).filter(({ slot }) => slot >= begin).length);
+        assert.deepEqual([body.missing_slots, body.is_complete, body.rule], [90, true, rule]);
+        for (const name of names) {
+          for (const [i, time] of body.times.entries())
+            assert.equal(body[name][i], bySlot.get(time)?.[name] ?? null, name);
+          const all = [...bySlot.values()].filter(({ slot }) => slot >= begin).flatMap((row) => row[name] ?? []);
+          if (all.length > 0) assert.ok(body[name].includes(Math.max(...all)), `${rule} ${name}`);
+        }
+        const hole = body.times.indexOf(history.hole[0]);
+        assert.ok(hole > 0 && body.signal_24h_count[hole] === null, 'the hole breaks the line');
+      }
+      const day = await web.ok(`${base}?rule=${rule}&from=2026-11-29&to=2026-11-29%2023:59:59`);
+      const expected = escapes(rule).filter(({ slot }) => beijingDate(slot) === '2026-11-29');
+      assert.deepEqual(
+        day.times.filter((time: number) => bySlot.has(time)),
+        expected.map(({ slot }) => slot),
+      );
+    }
+    const wrong = await web.get(`${base}?from=2026-11-29&to=2026-11-28`);
+    assert.deepEqual([wrong.status, wrong.body.field], [400, 'from']);
+    const empty = await none.ok(base);
+    assert.deepEqual([empty.times, empty.total_count], [[], 0]);
+  });
+
+  test('the table has each record with what the coins had changed by then; who turns its pages sees none twice', async () => {
+    const base = '/api/escape-signal-stats/table';
+    const expected = [...escapes(RULE)].reverse();
+    const change = (minute: number) => {
+      const prices = pricesBy(minute);
+      return [prices?.total_change ?? null, prices?.valid_coins ?? null];
+    };
+    assert.deepEqual(change(history.absent + 20 * MINUTE), [null, null], 'a half hour without a record is not known');
+    const body = await web.ok(`${base}?limit=1440`);
+    assert.equal(body.total_count, expected.length);
+    for (const [i, row] of body.data.entries()) {
+      const { total_change, average_change, valid_coins, total_coins, ...record } = row;
+      assert.deepEqual(record, expected[i]);
+      assert.deepEqual([total_change, valid_coins], change(row.slot), minuteText(row.slot));
+    }
+    assert.ok(body.data.some((row: { valid_coins: number | null }) => row.valid_coins === COINS.length - 1));
+    const day = await web.ok(`${base}?date=2026-11-29&limit=1440`);
+    assert.deepEqual(
+      day.data.map(({ slot }: { slot: number }) => slot),
+      expected.filter(({ slot }) => beijingDate(slot) === '2026-11-29').map(({ slot }) => slot),
+    );
+    const pinned = await web.ok(`${base}?limit=20&offset=20&to=${expected[5]!.slot}`);
+    assert.equal(pinned.data[0].slot, expected[25]!.slot);
+    const both = await web.ok(`${base}?date=2026-11-29&to=${END}&limit=1`);
+    assert.equal(both.data[0].slot, day.data[0].slot);
+    const wrong = await web.get(`${base}?date=2026-13-29`);
+    assert.deepEqual([wrong.status, wrong.body.field], [400, 'date']);
+  });
+
+  test('columns of prices: half hours without a coin are null and those without a record break the line; one coin by itself', async () => {
+    const base = '/api/coin-price-tracker/columns';
+    const bySlot = new Map(history.prices.map((row) => [row.slot, row]));
+    const body = await web.ok(`${base}?coin=${COINS[1]}`);
+    assert.deepEqual([body.missing_slots, body.total_count, body.coin], [1, history.prices.length, COINS[1]]);
+    for (const [i, time] of body.times.entries()) {
+      const row = bySlot.get(time);
+      const own = row?.day_changes[COINS[1]!];
+      assert.deepEqual(
+        [body.total_change[i], body.average_change[i], body.valid_coins[i], body.change_pct[i], body.current_price[i]],
+        [
+          ...[row?.total_change ?? null, row?.average_change ?? null, row?.valid_coins ?? null],
+          ...[own?.change_pct ?? null, own?.current_price ?? null],
+        ],
+      );
+    }
+    const at = (time: number, name: string) => body[name][body.times.indexOf(time)];
+    assert.deepEqual([at(history.blank, 'total_change'), at(history.blank, 'valid_coins')], [null, 0]);
+    assert.deepEqual([at(history.absent, 'total_change'), at(history.absent, 'valid_coins')], [null, null]);
+    assert.deepEqual([at(history.partial, 'change_pct'), at(history.partial, 'valid_coins')], [null, COINS.length - 1]);
+    const all = await web.ok(`${base}?days=1&points=50`);
+    assert.deepEqual([all.change_pct, all.coin, all.total_count], [null, null, 47]);
+    const wrong = await web.get(`${base}?coin=NOPE`);
+    assert.deepEqual([wrong.status, wrong.body.field], [404, 'coin']);
+    const latest = await web.ok('/api/coin-price-tracker/latest?limit=1');
+    assert.deepEqual([latest.age_seconds, latest.is_current], [32 * 60, true]);
+  });
+
+  test('columns of the SAR, of how coins lean, and of the unified series are what the records say', async () => {
+    const btc = history.sar.filter(({ symbol }) => symbol === 'BTC');
+    const body = await web.ok('/api/sar-slope/columns/BTC?points=5000');
+    assert.deepEqual(
+      body.times,
+      btc.map(({ timestamp }) => timestamp),
+    );
+    for (const [i, row] of btc.entries()) {
+      const isBullish = row.sar_position === 'bullish';
+      assert.deepEqual(
+        [body.price[i], body.sar_bullish[i], body.sar_bearish[i], body.slope_value[i]],
+        [row.close, isBullish ? row.sar_value : null, isBullish ? null : row.sar_value, row.slope_value],
+      );
+    }
+    const byCandle = new Map<number, typeof history.sar>();
+    for (const row of history.sar) byCandle.set(row.timestamp, [...(byCandle.get(row.timestamp) ?? []), row]);
+    const bias = await web.ok('/api/sar-slope/columns?points=5000');
+    for (const [i, time] of bias.times.entries()) {
+      const candle = Math.floor(time / (5 * MINUTE)) * 5 * MINUTE - 5 * MINUTE;
+      const rows = byCandle.get(candle)!;
+      const bullish = rows.filter((row) => row.sar_position === 'bullish').length;
+      assert.deepEqual([bias.bullish_count[i], bias.bearish_count[i]], [bullish, rows.length - bullish]);
+    }
+    for (const [series, member] of [
+      ['sar_top_count', 'count'],
+      ['liquidation_1h', 'amount'],
+      ['coin_change_total', 'total_change'],
+    ] as const) {
+      const records = (await web.ok(`/api/unified/${series}?limit=10000`)).data.reverse();
+      const columns = await web.ok(`/api/unified/${series}/columns?points=5000`);
+      assert.deepEqual(columns.latest, records.at(-1));
+      const value = new Map(records.map((row: Record<string, unknown>) => [row.slot, row[member]]));
+      for (const [i, time] of columns.times.entries()) assert.equal(columns.values[i], value.get(time) ?? null);
+      assert.equal(columns.times.length, records.length);
+    }
+  });
+
+  test('rules of major events: blind, resting, waiting and armed as the monitor’s state has them, with the operator’s limits', async () => {
+    const path = '/api/major-events/current-status';
+    const states = async () => {
+      const { standing } = await web.ok(path);
+      const stood = Object.entries(standing as Record<string, { state: string }>);
+      return Object.fromEntries(stood.map(([event, { state }]) => [event, state]));
+    };
+    const minute = END - 20 * MINUTE;
+    writeState({
+      blind: [{ input: 'anchor', events: ['E5'], since: minute, why: 'late' }],
+      rules: {
+        ...{ ...FRESH_STATE, minute: END, last_count: 7, fired: { E4: minute } },
+        strong: { minute, count: 15 },
+      },
+    });
+    assert.deepEqual(await states(), { E1: 'waiting', E2: 'armed', E3: 'resting', E4: 'resting', E5: 'blind' });
+    const body = await web.ok(path);
+    assert.deepEqual(body.limits, MAJOR_LIMITS.parse({}));
+    assert.deepEqual(body.standing.E1.waiting, { since: minute, until: minute + 10 * HOUR, figure: 15, price: null });
+    assert.equal(body.standing.E3.resting_until, minute + HOUR);
+    assert.deepEqual(body.standing.E5.blind, [{ input: 'anchor', since: minute, why: 'late' }]);
+    const value = Object.fromEntries(body.inputs.map((each: { input: string }) => [each.input, each]));
+    assert.equal(value.escape_signal.value, escapes(RULE).at(-1)!.signal_2h_count);
+    assert.equal(value.coin_prices.value, history.prices.at(-1)!.total_change);
+    assert.equal(value.sar_slope.value, history.sar.findLast(({ symbol }) => symbol === 'BTC')!.close);
+    assert.deepEqual([value.anchor.value, value.anchor.gte_120, value.anchor.slot], [2, 1, END]);
+    // What rests until a minute may be told in it.
+    writeState({ rules: { ...FRESH_STATE, minute: END, fired: { E2: END - HOUR, E5: END - HOUR + MINUTE } } });
+    assert.deepEqual(await states(), { E1: 'armed', E2: 'armed', E3: 'armed', E4: 'armed', E5: 'resting' });
+    const watched = { minute, amount: 12_000_000, price: 97_000, highest: 97_500 };
+    writeState({ rules: { ...FRESH_STATE, minute: END, liquidation: watched } });
+    const { standing } = await web.ok(path);
+    assert.deepEqual(standing.E4.waiting, {
+      since: minute,
+      until: minute + 10 * MINUTE,
+      figure: 12_000_000,
+      price: 97_000,
+    });
+    writeFileSync(limitsFile(), JSON.stringify({ strong_top_count: 9, weak_top_count: 3 }));
+    const limited = await web.ok('/api/escape-signal-stats/summary');
+    assert.deepEqual(
+      [limited.strong_top_count, limited.weak_top_count, limited.most_2h, limited.most_24h],
+      [9, 3, 24, 288],
+    );
+    const other = await web.ok(`/api/escape-signal-stats/summary?rule=${RULES[1]}`);
+    assert.equal(other.strong_top_count, null);
+    writeFileSync(limitsFile(), JSON.stringify({ strong_topcount: 9 }));
+    const unsound = await web.ok(path);
+    assert.equal(unsound.limits, null);
+    assert.match(unsound.limits_fault, /strong_topcount/);
+    assert.deepEqual(new Set(Object.values(await states())), new Set(['unknown']));
+    rmSync(limitsFile());
+    assert.equal((await web.ok(path)).is_current, true);
+    now += 10 * MINUTE;
+    const old = await web.ok(path);
+    now -= 10 * MINUTE;
+    assert.deepEqual([old.is_current, old.age_seconds], [false, 600]);
+    const unknown = await none.ok(path);
+    assert.deepEqual([unknown.is_known, unknown.is_current, unknown.standing.E1.state], [false, null, 'unknown']);
+  });
+
+  test('the page of escape signals shows the figures of the records, of a day and of new minutes, in two languages and themes', async () => {
+    const { page, faults } = await visit('/escape-signal-history');
+    const last = escapes(RULE).at(-1)!;
+    const summary = await web.ok('/api/escape-signal-stats/summary');
+    await shows(page, 'escape-newest', minuteText(last.slot));
+    await shows(page, 'escape-24h', String(last.signal_24h_count));
+    await shows(page, 'escape-2h', String(last.signal_2h_count));
+    await shows(page, 'escape-breadth', `${last.breadth} of ${last.coins}`);
+    await shows(page, 'escape-max-24h', String(Math.max(...escapes(RULE).map((row) => row.signal_24h_count ?? -1))));
+    await shows(page, 'escape-median-24h', String(summary.median_24h));
+    await shows(page, 'escape-total', escapes(RULE).length.toLocaleString('en-US'));
+    await shows(page, 'row-24h', String(last.signal_24h_count));
+    await shows(page, 'row-change', percent(pricesBy(last.slot)!.total_change!));
+    const levels = `decline ${last.decline_strength_level}, rise ${last.rise_strength_level}`;
+    assert.equal(
+      await chart(page, 'Strength levels').getAttribute('aria-label'),
+      `Strength levels (0 to 4): ${levels}`,
+    );
+    const rows = history.sar.filter(({ timestamp }) => timestamp === END - 5 * MINUTE);
+    const bullish = rows.filter((row) => row.sar_position === 'bullish').length;
+    const share = ((bullish / rows.length) * 100).toFixed(1);
+    await shows(page, 'sar-bullish', `${bullish} (${share} %)`);
+    const eth = rows.find(({ symbol }) => symbol === 'ETH')!;
+    await shows(page, 'sar-price-ETH', eth.close.toLocaleString('en-US', { maximumFractionDigits: 18 }));
+    await page.getByRole('button', { name: /^ETH:/ }).click();
+    await shows(page, 'cycle-price', eth.close.toLocaleString('en-US', { maximumFractionDigits: 18 }));
+    await shows(page, 'cycle-candles', String(eth.sequence));
+    const { latest } = await web.ok('/api/unified/liquidation_1h/columns');
+    await shows(page, 'unified-liquidation_1h', Math.round(latest.amount).toLocaleString('en-US'));
+    // A new minute comes without a reload, and though the whole does not come again.
+    await page.route('**/escape-signal-stats/columns*', () => undefined);
+    const fresh = { ...last, slot: END, stat_time: beijingText(END), signal_24h_count: 201, signal_2h_count: 19 };
+    append(dir, ESCAPE_FILE, [fresh]);
+    await lookAgain(page);
+    await shows(page, 'escape-24h', '201');
+    await shows(page, 'row-24h', '201');
+    await page.locator('.chart[aria-label="Signals in 24 h (candles): 24 h 201"]').waitFor();
+    await page.unrouteAll({ behavior: 'ignoreErrors' });
+    // Older ones go on from what was seen.
+    const next = { ...fresh, slot: END + MINUTE, stat_time: beijingText(END + MINUTE) };
+    append(dir, ESCAPE_FILE, [next]);
+    await page.getByRole('button', { name: /Older/ }).click();
+    const older = page.getByRole('region', { name: 'Records' }).last().locator('tbody time').first();
+    await page.getByText('21–40').waitFor();
+    const slot = END - 20 * MINUTE;
+    for (let tries = 0; tries < 400 && (await older.textContent()) !== minuteText(slot); tries += 1)
+      await page.waitForTimeout(25);
+    assert.equal(await older.textContent(), minuteText(slot), 'the 21st of what was shown, though one more came since');
+    // One day.
+    await page.getByLabel('Day (Beijing)').selectOption('2026-11-29');
+    const ofDay = escapes(RULE).filter(({ slot: at }) => beijingDate(at) === '2026-11-29');
+    await page
+      .locator(`.chart[aria-label="Signals in 24 h (candles): 24 h ${ofDay.at(-1)!.signal_24h_count}"]`)
+      .waitFor();
+    await page.getByRole('heading', { name: 'Records: 2026-11-29' }).waitFor();
+    await page.getByText(`1–20 of ${ofDay.length}`).waitFor();
+    // Another rule, of which no major event is made.
+    await page.getByLabel('Rule').selectOption(RULES[1]);
+    await page.getByRole('heading', { name: 'Now: Range position' }).waitFor();
+    assert.match(page.url(), /rule=range-position/);
+    await page.getByRole('button', { name: '简体中文' }).click();
+    await page.getByRole('heading', { name: '逃顶信号', exact: true }).waitFor();
+    await page.getByRole('button', { name: '浅色' }).click();
+    assert.equal(await page.evaluate('document.documentElement.dataset.theme'), 'light');
+    assert.deepEqual(faults, []);
+  });
+
+  test('the page of coins shows the newest half hour, sorts it, and a coin that is not known as unknown', async () => {
+    const slot = END;
+    const bases = Object.fromEntries(COINS.map((coin) => [coin, '100']));
+    const prices = Object.fromEntries(COINS.map((coin, i) => [coin, String(90 + i)]));
+    delete prices.ETH;
+    const record = { slot, ...recordOf(slot, COINS, { ...prices, BTC: '77123.456789' }, { ...bases, BTC: '77000' }) };
+    append(dir, PRICES_FILE, [record]);
+    const { page, faults } = await visit('/coin-price-tracker');
+    await shows(page, 'prices-slot', minuteText(slot));
+    await shows(page, 'prices-day', '2026-11-30');
+    await shows(page, 'prices-total', percent(record.total_change!));
+    await shows(page, 'prices-average', percent(record.average_change!));
+    await shows(page, 'prices-valid', '26 of 27');
+    await page.getByText('No price or no open of the day, and so in no sum: ETH').waitFor();
+    await shows(page, 'price-ETH', '–');
+    await shows(page, 'change-ETH', '–');
+    await shows(page, 'price-BTC', '77,123.456789');
+    for (const coin of COINS.filter((each) => each !== 'ETH'))
+      await shows(page, `change-${coin}`, percent(record.day_changes[coin]!.change_pct!));
+    const order = () => page.locator('tbody .coin').allTextContents();
+    const changes = new Map(COINS.map((coin) => [coin, record.day_changes[coin]!.change_pct]));
+    const known = COINS.filter((coin) => changes.get(coin) !== null);
+    const byChange = [...known].sort((a, b) => changes.get(b)! - changes.get(a)! || a.localeCompare(b));
+    assert.deepEqual(await order(), [...byChange, 'ETH']);
+    await page.getByLabel('Sorted by').selectOption('down');
+    const down = [...known].sort((a, b) => changes.get(a)! - changes.get(b)! || a.localeCompare(b));
+    assert.deepEqual(await order(), [...down, 'ETH'], 'what is not known is last whichever way');
+    const total = record.total_change!.toFixed(2);
+    await page.locator(`.chart[aria-label="Sum of the coins’ changes (%): Change sum (%) ${total}"]`).waitFor();
+    await page.getByRole('button', { name: /^SOL:/ }).click();
+    await page.locator('.chart[aria-label^="SOL: Change since midnight"]').waitFor();
+    await page.getByText('Records missing in this time: 1.').first().waitFor();
+    await page.getByRole('button', { name: '简体中文' }).click();
+    await page.getByRole('heading', { name: '币价追踪' }).waitFor();
+    assert.deepEqual(faults, []);
+  });
+
+  test('the page of major events explains the rules with the limits that hold, how they stand, and what they told', async () => {
+    writeFileSync(limitsFile(), JSON.stringify({ strong_top_count: 9, cooldown_minutes: 45 }));
+    writeState({
+      blind: [{ input: 'liquidation_1h', events: ['E3', 'E4'], since: END - HOUR, why: 'no figure' }],
+      rules: {
+        ...FRESH_STATE,
+        minute: END,
+        strong: { minute: END - HOUR, count: 11 },
+        fired: { E2: END - 5 * MINUTE },
+      },
+    });
+    const { page, faults } = await visit('/major-events');
+    for (const [event, state] of [
+      ...[
+        ['E1', 'waiting'],
+        ['E2', 'resting'],
+        ['E3', 'blind'],
+        ['E4', 'blind'],
+        ['E5', 'armed'],
+      ],
+    ] as [string, string][])
+      await shows(page, `state-${event}`, state);
+    assert.match(await figureOf(page, 'rule-E1'), /reach 9 or more; within 10 h .*at least 2,.*after 45 min/);
+    assert.match(await figureOf(page, 'rule-E3'), /10,000,000 USD, and 10 min later BTC is up by 1.5 %/);
+    assert.match(await figureOf(page, 'blind-E3'), /liquidations in 1 h \(no figure\), since 2026-11-29 23:00/);
+    const told = [...history.events].sort((a, b) => b.minute - a.minute);
+    assert.ok(told.length > 3 && new Set(told.map(({ event }) => event)).size > 1, 'there is something to show');
+    await shows(page, 'history-text', told[0]!.text);
+    const lastE2 = told.find(({ event }) => event === 'E2')!;
+    await shows(page, 'last-E2', lastE2.text);
+    const filter = page.getByRole('group', { name: 'Event' });
+    await filter.getByRole('button', { name: 'E2' }).click();
+    await shows(page, 'history-text', lastE2.text);
+    const names = await page.locator('[data-figure="history-event"]').allTextContents();
+    assert.equal(names.length, Math.min(25, told.filter(({ event }) => event === 'E2').length));
+    assert.deepEqual(new Set(names), new Set(['E2 weak top']));
+    await shows(page, 'anchor-positions', '7');
+    await shows(page, 'anchor-short-loss', '2');
+    await shows(page, 'anchor-short-120', '1');
+    await shows(page, 'input-anchor', '2 / 1');
+    await page.getByRole('button', { name: '简体中文' }).click();
+    assert.match(await figureOf(page, 'rule-E1'), /达到 9 及以上/);
+    await shows(page, 'last-E2', lastE2.text_zh);
+    rmSync(limitsFile());
+    assert.deepEqual(faults, []);
+  });
+
+  test('on a phone nothing is scrolled sideways, and in the dark or the light each page stands without a fault', async () => {
+    for (const path of ['/escape-signal-history', '/coin-price-tracker', '/major-events']) {
+      const { page, faults, close } = await visit(path, { viewport: PHONE, language: 'zh', theme: 'light' });
+      const charts = path === '/major-events' ? '[data-figure="history-text"]' : '.chart canvas';
+      await page.locator(charts).first().waitFor();
+      await page.waitForLoadState('networkidle');
+      await assertNoSidewaysScroll(page);
+      assert.deepEqual(faults, [], path);
+      await close();
+    }
+  });
+
+  test('where there are no records yet, each page says which script writes them', async () => {
+    for (const [path, scripts] of [
+      ['/escape-signal-history', ['escape_signal_calc.ts', 'sar_slope_collector.ts', 'unified_data_collector.ts']],
+      ['/coin-price-tracker', ['coin_price_tracker.ts']],
+      ['/major-events', ['major_events_monitor.ts']],
+    ] as const) {
+      const { page, faults, close } = await visit(path, {}, none);
+      for (const script of scripts) await page.locator('.empty', { hasText: script }).first().waitFor();
+      assert.deepEqual(faults, [], path);
+      await close();
+    }
+  });
+
+  test('scripts that have ended are told, and a service that has ended leaves the last figures with their age', async () => {
+    const allowed = /Failed to load resource|ERR_CONNECTION_REFUSED/;
+    const paths = ['/escape-signal-history', '/coin-price-tracker', '/major-events'] as const;
+    const figures = ['escape-24h', 'prices-total', 'events-judged'];
+    const pages: Page[] = [];
+    now += HOUR;
+    for (const path of paths) pages.push((await visit(path, { allowed })).page);
+    for (const page of pages)
+      await page
+        .getByText(/Is \w+\.ts running\?/)
+        .first()
+        .waitFor();
+    const before = await Promise.all(pages.map((page, i) => figureOf(page, figures[i]!)));
+    // The whole history is not asked for again each minute: the minutes that do not come any more are enough.
+    await pages[0]!.route('**/escape-signal-stats/columns*', () => undefined);
+    await web.close();
+    for (const [i, page] of pages.entries()) {
+      await lookAgain(page);
+      await page.getByText('The service does not answer. Is web.ts running?').first().waitFor();
+      await page
+        .getByText(/^These figures are .* old$/)
+        .first()
+        .waitFor();
+      assert.equal(await figureOf(page, figures[i]!), before[i]);
+    }
+    await pages[0]!.getByRole('region', { name: 'History' }).getByRole('alert').waitFor();
+  });
+});
