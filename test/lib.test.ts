@@ -6,9 +6,10 @@ import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { duration, UsageError, wholeNumber } from '../scripts/lib/cli.ts';
 import { loadConfig, shownUrl } from '../scripts/lib/config.ts';
-import { DistinctCounter } from '../scripts/lib/distinct.ts';
+import { DistinctCounter, distinctKey } from '../scripts/lib/distinct.ts';
 import { takeLock } from '../scripts/lib/lock.ts';
 import { Child, waitFor } from '../scripts/lib/processes.ts';
+import type { Exchange, Rows } from '../scripts/lib/rows.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'marketprism-lib-'));
 after(() => rmSync(directory, { recursive: true, force: true }));
@@ -127,6 +128,21 @@ describe('distinct keys', () => {
     for (let i = 0; i < 5000; i++) texts.add(`k${i}`);
     assert.deepEqual([texts.add('k4999'), texts.add('k904')], [false, false]);
     assert.equal(texts.add('k0'), true, 'what is forgotten counts again, as documented');
+  });
+
+  test('of trades whose ids are hashes are counted each, however the ids lie', () => {
+    const keyOf = (exchange: Exchange, trade_id: string) =>
+      distinctKey('trade', { exchange, trade_id } as Rows['trade']);
+    const ids = Array.from({ length: 20_000 }, (_, i) => String((i * 611_953) % 1_125_899_906_842_597));
+    const hashes = ids.map((_, i) => String((BigInt(i) * 7_046_029_254_386_353_131n) % (1n << 50n)));
+    const counter = new DistinctCounter();
+    for (const id of hashes) counter.add(keyOf('hyperliquid', id));
+    assert.equal(counter.count, 20_000);
+    // A backlog that comes again is known.
+    for (const id of hashes.slice(-4000)) assert.equal(counter.add(keyOf('hyperliquid', id)), false);
+    const rising = new DistinctCounter();
+    for (const id of ids) rising.add(keyOf('binance_spot', id));
+    assert.deepEqual([rising.count, rising.add(keyOf('binance_spot', ids[0]!))], [20_000, false]);
   });
 });
 

@@ -1,4 +1,5 @@
 /** Counts distinct keys of one stream in bounded memory. */
+import { type DataType, type Rows, TABLES } from './rows.ts';
 
 /** How far back a repeat is recognised among keys that do not rise. */
 const REMEMBERED = 4096;
@@ -34,4 +35,17 @@ export class DistinctCounter {
     this.recent.add(key);
     this.next = (this.next + 1) % REMEMBERED;
   }
+}
+
+/**
+ * A row's natural key as one value: a number only where it rises with time, as `DistinctCounter` takes it. Hyperliquid's trade ids do
+ * not (venues_api.md, trades): as numbers, most of them would be taken for old ones.
+ */
+export function distinctKey<T extends DataType>(type: T, row: Rows[T]): number | string {
+  const values = row as unknown as Record<string, unknown>;
+  const [first, ...rest] = TABLES[type].key.map((member) => values[member]);
+  if (rest.length > 0 && rest.some((value) => value !== false)) return [first, ...rest].join(' ');
+  if (type === 'trade' && row.exchange === 'hyperliquid') return String(first);
+  const number = Number(first);
+  return Number.isSafeInteger(number) ? number : String(first);
 }

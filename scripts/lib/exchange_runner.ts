@@ -4,7 +4,7 @@ import { checkLimits, instrumentsOf } from './asked_instruments.ts';
 import type { Batcher } from './batcher.ts';
 import type { Config } from './config.ts';
 import { type BookQuality, Coverage, type StreamState, type StreamStatus, statusOf, streamKey } from './coverage.ts';
-import { DistinctCounter } from './distinct.ts';
+import { DistinctCounter, distinctKey } from './distinct.ts';
 import type {
   Connection,
   ExchangeModule,
@@ -23,7 +23,7 @@ import type {
 import { gapRow } from './gap_rows.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
-import { DATA_TYPES, type DataType, type RowSource, type Rows, TABLES } from './rows.ts';
+import { DATA_TYPES, type DataType, type RowSource, type Rows } from './rows.ts';
 import type { Check } from './service.ts';
 import { SilenceWatch } from './silence.ts';
 import { steadyNow, wallTime } from './steady.ts';
@@ -635,13 +635,4 @@ function reasonOf(event: FeedEvent): string {
 
 function isPowerOfTwo(count: number): boolean {
   return (count & (count - 1)) === 0;
-}
-
-/** The natural key as one value; numeric where it rises. */
-function distinctKey<T extends DataType>(type: T, row: Rows[T]): number | string {
-  const values = row as unknown as Record<string, unknown>;
-  const [first, ...rest] = TABLES[type].key.map((member) => values[member]);
-  if (rest.length > 0 && rest.some((value) => value !== false)) return [first, ...rest].join(' ');
-  const number = Number(first);
-  return Number.isSafeInteger(number) ? number : String(first);
 }
