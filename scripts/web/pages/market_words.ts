@@ -25,13 +25,16 @@ export function colourOf(exchange: string): Colour {
   return COLOURS[exchange] ?? 8;
 }
 
-/** Digits after the point beyond these are no price's. */
-const MOST_DIGITS = 8;
+/** Digits before and after the point that a price of any coin has at most; what is beyond them comes from somebody's arithmetic. */
+const MOST_DIGITS = 10;
 
 /** Digits after the point that prices have, of those given. */
 export function digitsOf(prices: readonly (string | null)[]): number {
-  const own = prices.map((price) => price?.split('.')[1]?.length ?? 0);
-  return Math.min(Math.max(0, ...own), MOST_DIGITS);
+  const own = prices.map((price) => {
+    const [whole = '', fraction = ''] = price?.split('.') ?? [];
+    return Math.min(fraction.length, Math.max(MOST_DIGITS - whole.length, 0));
+  });
+  return Math.max(0, ...own);
 }
 
 /** A decimal with at least so many digits after the point, so that prices stand below each other; none is cut off. */
