@@ -115,6 +115,8 @@ describe('routes over HTTP', () => {
     CLICKHOUSE_URL: 'http://127.0.0.1:9',
     CLICKHOUSE_PASSWORD: 'pa55',
     MARKETPRISM_API_TOKEN: TOKEN,
+    // None listens there, whatever runs on this machine.
+    MONITOR_HTTP_PORT: '9',
   };
   let web: Web;
 
