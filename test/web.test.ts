@@ -115,12 +115,13 @@ describe('routes over HTTP', () => {
     CLICKHOUSE_URL: 'http://127.0.0.1:9',
     CLICKHOUSE_PASSWORD: 'pa55',
     MARKETPRISM_API_TOKEN: TOKEN,
-    // None listens there, whatever runs on this machine.
-    MONITOR_HTTP_PORT: '9',
+    MONITOR_HTTP_PORT: '',
   };
   let web: Web;
 
   before(async () => {
+    // None listens there, whatever runs on this machine.
+    env.MONITOR_HTTP_PORT = String(await freePort());
     web = await Web.open(env, [...PROBES, ...ROUTES]);
   });
 
