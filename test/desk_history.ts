@@ -85,7 +85,9 @@ export function writeHistory(
     ['major_events/major_events.jsonl', events],
   ];
   for (const [file, rows] of files) append(dataDir, file, rows);
-  writeState(dataDir, { begin, end, rules });
+  // Blind for the anchor's account since an hour, as if its collector had ended.
+  const blind = [{ input: 'anchor', events: ['E5'], since: end - HOUR, why: 'late' }];
+  writeRules(dataDir, { begin, end }, end, { data_time: rules.minute, blind, rules });
   return { begin, end, escapes, hole, sar, prices, blank, absent, partial, events, rules };
 }
 
@@ -96,15 +98,22 @@ export function append(dataDir: string, file: string, rows: readonly object[]): 
   writer.close();
 }
 
-/** The monitor's state: blind for the anchor's account since an hour, as if its collector had ended. */
-function writeState(dataDir: string, { begin, end, rules }: { begin: number; end: number; rules: RuleState }): void {
+/** The state of the monitor of major events as it writes it: it has judged up to `end` and ran at `ranAt`, ms; the rest as in `changed`. */
+export function writeRules(
+  dataDir: string,
+  { begin, end }: Pick<History, 'begin' | 'end'>,
+  ranAt: number,
+  changed: object,
+): void {
   mkdirSync(join(dataDir, 'state'), { recursive: true });
-  const blind = [{ input: 'anchor', events: ['E5'], since: end - HOUR, why: 'late' }];
-  const times = { data_time: rules.minute, last_run: end, last_success: end, error: null, begun: begin };
-  writeFileSync(
-    join(dataDir, 'state', 'major_events.json'),
-    JSON.stringify({ ...times, blind, waiting: {}, rules, unwritten: [], untold: [] }),
-  );
+  const times = { data_time: end, last_run: ranAt, last_success: ranAt, error: null, begun: begin };
+  const rest = { blind: [], waiting: {}, rules: { ...FRESH_STATE, minute: end }, unwritten: [], untold: [] };
+  writeFileSync(join(dataDir, 'state', 'major_events.json'), JSON.stringify({ ...times, ...rest, ...changed }));
+}
+
+/** The change sum, and all else, that was known by a minute: of the newest half hour that is young enough; null: none is. */
+export function pricesBy({ prices }: History, minute: number): History['prices'][number] | null {
+  return prices.findLast(({ slot }) => slot <= minute && minute - slot <= HALF_HOUR + CANDLE_MS) ?? null;
 }
 
 function sarRows(begin: number, end: number, random: () => number): SarRow[] {

@@ -177,9 +177,14 @@ describe('routes of the harvest', () => {
   });
 
   test('markets, how far each kind is, and the newest figures, the corrected second included', async () => {
-    const { markets, harvesters } = await web.ok('/api/harvest');
+    const { markets: named, harvesters } = await web.ok('/api/harvest');
+    const { markets } = await web.ok('/api/harvest/reached');
     assert.deepEqual(
-      markets.map(({ exchange, market_type, symbol }: HarvestRow) => `${exchange} ${market_type} ${symbol}`),
+      markets.map(({ kinds, ...market }: HarvestRow) => market),
+      named,
+    );
+    assert.deepEqual(
+      named.map(({ exchange, market_type, symbol }: HarvestRow) => `${exchange} ${market_type} ${symbol}`),
       [
         'binance_derivatives perpetual BTC-USDT',
         'binance_derivatives perpetual ETH-USDT',

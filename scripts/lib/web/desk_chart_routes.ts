@@ -18,6 +18,7 @@ import {
 } from './desk_columns.ts';
 import { lookInto, newestOf, UNIFIED } from './desk_files.ts';
 import { changesAt, RECORD, rule } from './escape_routes.ts';
+import { keypoints } from './keypoints.ts';
 import { beijingTime, coin, limit, offset } from './parameters.ts';
 import { type Route, route, type WebContext, WebError } from './route.ts';
 import { rowsOf } from './sar_routes.ts';
@@ -44,6 +45,9 @@ const ESCAPE_COLUMNS = z.object({
 });
 export type EscapeColumns = z.infer<typeof ESCAPE_COLUMNS>;
 
+const COUNTS = ['signal_24h_count', 'signal_2h_count'] as const;
+const LEVELS = ['decline_strength_level', 'rise_strength_level', 'breadth'] as const;
+
 async function escapeColumns(
   context: WebContext,
   asked: AskedColumns & { rule: (typeof RULES)[number] },
@@ -66,6 +70,12 @@ async function escapeColumns(
       values.fill(value, looked[n]!, looked[n + 1] ?? times.length);
     return values;
   };
+  // Their peaks are looked for among the candles, which are fewer than the minutes.
+  const few = Math.floor(asked.points / 3);
+  const peaks = keypoints(
+    LEVELS.map((name) => memberOf(read, name)),
+    few,
+  ).map((n) => looked[n]!);
   const levels = {
     decline_strength_level: held('decline_strength_level'),
     rise_strength_level: held('rise_strength_level'),
@@ -73,7 +83,11 @@ async function escapeColumns(
   };
   return {
     ...{ success: true, rule: asked.rule, total_count: times.length, is_complete: looked.length === firsts.length },
-    ...chartOf(times, { ...counts, ...levels }, { cadenceMs: MINUTE_MS, points: asked.points }),
+    ...chartOf(
+      times,
+      { ...counts, ...levels },
+      { cadenceMs: MINUTE_MS, points: asked.points, by: COUNTS, also: peaks },
+    ),
   };
 }
 

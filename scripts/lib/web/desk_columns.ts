@@ -69,58 +69,83 @@ export function numberOf(value: unknown): number | null {
   return typeof value === 'number' ? value : null;
 }
 
+interface ChartPlan<N extends string> {
+  /** From one record to the next, ms. */
+  cadenceMs: number;
+  /** To show, at least 2. */
+  points: number;
+  /** Columns whose peaks stay; absent: all. */
+  by?: readonly N[];
+  /** Places in `times` that are shown besides, fewer than `points`. */
+  also?: readonly number[];
+}
+
 /**
  * Columns with few points. Peaks stay (see keypoints.ts), and no two points that are neighbours afterwards have something unknown between them.
  * @param times ms, ascending
  * @param columns one value per time
- * @param cadenceMs from one record to the next
- * @param points to show, at least 2
  */
 export function chartOf<N extends string>(
   times: readonly number[],
   columns: Record<N, Values>,
-  { cadenceMs, points }: { cadenceMs: number; points: number },
+  { cadenceMs, points, by, also = [] }: ChartPlan<NoInfer<N>>,
 ): { times: number[]; missing_slots: number } & Record<N, Values> {
   const names = Object.keys(columns) as N[];
-  const allTimes: number[] = [];
-  const all = names.map((): Values => []);
-  let missing_slots = 0;
-  for (const [i, time] of times.entries()) {
-    const before = times[i - 1];
-    const missing = before === undefined ? 0 : Math.round((time - before) / cadenceMs) - 1;
-    if (missing > 0) {
-      missing_slots += missing;
-      allTimes.push(before! + cadenceMs);
-      for (const values of all) values.push(null);
-    }
-    allTimes.push(time);
-    for (const [n, name] of names.entries()) all[n]!.push(columns[name][i]!);
-  }
-  const chosen = withBreaks(keypoints(all, points), all);
-  const shown = names.map((name, n) => [name, chosen.map((at) => all[n]![at]!)] as const);
+  const line = withHoles(
+    times,
+    names.map((name) => columns[name]),
+    cadenceMs,
+  );
+  const judged = line.columns.filter((_, n) => by === undefined || by.includes(names[n]!));
+  const isShown = new Uint8Array(line.times.length);
+  const isWhole = line.times.length <= points;
+  for (const at of keypoints(judged, isWhole ? points : points - also.length)) isShown[at] = 1;
+  for (const at of also) isShown[line.placeOf(at)] = 1;
+  // A point that breaks one line may be a value of another one.
+  while (line.columns.some((values) => addBreaks(isShown, values)));
+  const chosen = [...isShown.keys()].filter((at) => isShown[at] === 1);
+  const shown = names.map((name, n) => [name, chosen.map((at) => line.columns[n]![at]!)] as const);
   return {
-    ...{ missing_slots, times: chosen.map((at) => allTimes[at]!) },
+    ...{ missing_slots: line.missing, times: chosen.map((at) => line.times[at]!) },
     ...(Object.fromEntries(shown) as Record<N, Values>),
   };
 }
 
-/** Adds a null wherever a line from one point to the next would go over one. @param chosen ascending */
-function withBreaks(chosen: readonly number[], columns: readonly Values[]): number[] {
-  const points = new Set(chosen);
-  // A point that breaks one line may be a value of another one.
-  for (let before = -1; before !== points.size; ) {
-    before = points.size;
-    for (const values of columns) addBreaks(points, values);
+/** A null in each column where records are missing, in place of the first of them. `placeOf`: where a record is then. */
+function withHoles(times: readonly number[], columns: readonly Values[], cadenceMs: number) {
+  let missing = 0;
+  /** Records before which some are missing. */
+  const after: number[] = [];
+  for (let i = 1; i < times.length; i += 1) {
+    const count = Math.round((times[i]! - times[i - 1]!) / cadenceMs) - 1;
+    if (count <= 0) continue;
+    missing += count;
+    after.push(i);
   }
-  return [...points].sort((one, other) => one - other);
+  const filled = <T>(values: readonly T[], hole: (place: number) => T): T[] => {
+    const pieces = after.map((place, n) => [...values.slice(after[n - 1] ?? 0, place), hole(place)]);
+    return ([] as T[]).concat(...pieces, values.slice(after.at(-1) ?? 0));
+  };
+  return {
+    missing,
+    times: filled(times, (place) => times[place - 1]! + cadenceMs),
+    columns: columns.map((values) => filled(values, () => null)),
+    placeOf: (at: number) => at + after.filter((place) => place <= at).length,
+  };
 }
 
-function addBreaks(points: Set<number>, values: Values): void {
-  let [isDrawn, unknown] = [false, -1];
-  for (const [i, value] of values.entries()) {
-    if (points.has(i)) {
-      if (isDrawn && value !== null && unknown >= 0) points.add(unknown);
-      [isDrawn, unknown] = [value !== null, -1];
-    } else if (value === null && unknown < 0) unknown = i;
+/** Shows a null wherever a line from one point to the next would go over one. @returns whether there was any */
+function addBreaks(isShown: Uint8Array, values: Values): boolean {
+  let [isDrawn, unknown, isBroken] = [false, -1, false];
+  for (let i = 0; i < values.length; i += 1) {
+    const isKnown = values[i] !== null;
+    if (isShown[i] === 1) {
+      if (isDrawn && isKnown && unknown >= 0) {
+        isShown[unknown] = 1;
+        isBroken = true;
+      }
+      [isDrawn, unknown] = [isKnown, -1];
+    } else if (!isKnown && unknown < 0) unknown = i;
   }
+  return isBroken;
 }

@@ -56,9 +56,14 @@ export const HARVEST_ANSWER = z.object({
   harvesters: z
     .array(z.object({ exchange: z.enum(EXCHANGES), last_run: time, data_time: time.describe('How far it is, ms.') }))
     .describe('Those that have run here.'),
-  markets: z.array(z.object({ ...MARKET, kinds: z.object(byKind(() => REACHED)) })),
+  markets: z.array(z.object(MARKET)),
 });
 export type Harvest = z.infer<typeof HARVEST_ANSWER>;
+export const REACHED_ANSWER = z.object({
+  ...SUCCESS,
+  markets: z.array(z.object({ ...MARKET, kinds: z.object(byKind(() => REACHED)) })),
+});
+export type HarvestReached = z.infer<typeof REACHED_ANSWER>;
 const STATE = z.looseObject({ last_run: time.default(null), data_time: time.default(null) });
 
 /** By service: who asks again at once is told the same markets. */
@@ -132,19 +137,21 @@ function newestFirst(kind: SignalKind): string {
 }
 
 async function harvestNow(context: WebContext, gone: AbortSignal): Promise<Harvest> {
-  const markets = await marketsOf(context, gone);
-  const reached = await reachedBy(context, markets, gone);
   const harvesters = EXCHANGES.flatMap((exchange) => {
     const state = stateOf(context, `ofi_cvd_harvester_${exchange}.json`, STATE);
     return state === null ? [] : [{ exchange, last_run: state.last_run, data_time: state.data_time }];
   });
-  return {
-    ...{ success: true, harvesters },
-    markets: markets.map((market, i) => ({
-      ...market,
-      kinds: byKind((kind) => reached.get(`${i} ${kind}`) ?? null),
-    })),
-  };
+  return { success: true, harvesters, markets: await marketsOf(context, gone) };
+}
+
+async function harvestReached(context: WebContext, gone: AbortSignal): Promise<HarvestReached> {
+  const markets = await marketsOf(context, gone);
+  const reached = await reachedBy(context, markets, gone);
+  const named = markets.map((market, i) => ({
+    ...market,
+    kinds: byKind((kind) => reached.get(`${i} ${kind}`) ?? null),
+  }));
+  return { success: true, markets: named };
 }
 
 const figure = z.number().nullable();
@@ -249,9 +256,15 @@ ORDER BY ${newestFirst('events')} LIMIT {most:UInt32} OFFSET {skipped:UInt32}`;
 export const HARVEST_ROUTES: Route[] = [
   route({
     ...{ method: 'GET', path: '/api/harvest' },
-    summary: 'Which markets the harvest of microstructure has, and how far each kind of their rows is.',
+    summary: 'Which markets the harvest of microstructure has, and when its processes were last seen.',
     answer: HARVEST_ANSWER,
     handle: (context, { gone }) => harvestNow(context, gone),
+  }),
+  route({
+    ...{ method: 'GET', path: '/api/harvest/reached' },
+    summary: 'How far each kind of each market’s rows is, with its lag behind the exchange and its age.',
+    answer: REACHED_ANSWER,
+    handle: (context, { gone }) => harvestReached(context, gone),
   }),
   route({
     ...{ method: 'GET', path: '/api/harvest/:symbol/latest' },

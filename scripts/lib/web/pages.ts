@@ -20,21 +20,27 @@ export interface Pages {
   at(path: string): Answer | null;
 }
 
-/** @throws Error when a script of the pages does not compile */
-export async function buildPages(folder = FOLDER): Promise<Pages> {
-  const entryPoints = [join(folder, 'main.tsx'), join(folder, 'early.ts'), join(folder, 'icon.svg')];
+let made: Promise<Pages> | null = null;
+
+/** Made once in a process: esbuild is one for all who build, and is ended afterwards. @throws Error when a script of the pages does not compile */
+export function buildPages(): Promise<Pages> {
+  return (made ??= bundled());
+}
+
+async function bundled(): Promise<Pages> {
+  const entryPoints = ['main.tsx', 'early.ts', 'icon.svg'].map((name) => join(FOLDER, name));
   const { outputFiles } = await build({
-    ...{ entryPoints, outdir: folder, bundle: true, write: false, minify: true, logLevel: 'silent' },
+    ...{ entryPoints, outdir: FOLDER, bundle: true, write: false, minify: true, logLevel: 'silent' },
     ...{ format: 'esm', target: 'es2022', jsx: 'automatic', jsxImportSource: 'preact', loader: { '.svg': 'copy' } },
   });
   // It leaves a process behind, which nothing would use again.
   await stop();
   const files = new Map(
     outputFiles.map(({ path, contents }) => [
-      `/assets/${path.slice(folder.length + 1)}`,
+      `/assets/${path.slice(FOLDER.length + 1)}`,
       new Answer(Buffer.from(contents), TYPES[extname(path)]!),
     ]),
   );
-  const document = new Answer(await readFile(join(folder, 'page.html'), 'utf8'), 'text/html; charset=utf-8');
+  const document = new Answer(await readFile(join(FOLDER, 'page.html'), 'utf8'), 'text/html; charset=utf-8');
   return { at: (path) => files.get(path) ?? (PAGE.test(path) ? document : null) };
 }

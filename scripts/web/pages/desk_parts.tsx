@@ -155,9 +155,8 @@ export function PinnedPager({ page, total, size, newest, onTurn }: PinnedPagerPr
 
 const DAY_MS = 86_400_000;
 const BEIJING_MS = 8 * 3_600_000;
-/** More lines would be a hatching. */
-const MOST_MARKS = 70;
-/** CSS pixels that a date takes. */
+/** CSS pixels between two days: lines that are closer would be a hatching, and a date takes so much. */
+const LINE_WIDTH = 14;
 const DATE_WIDTH = 90;
 
 /** Marks where days begin in Beijing, with their dates where there is room for them. */
@@ -165,11 +164,12 @@ export const dayMarks: uPlot.Plugin = {
   hooks: {
     drawAxes: (plot) => {
       const { min, max } = plot.scales.x!;
-      if (min == null || max == null || (max - min) / DAY_MS > MOST_MARKS) return;
+      if (min == null || max == null) return;
       const { ctx, bbox } = plot;
       const ratio = devicePixelRatio;
+      const dayWidth = ((bbox.width / ratio) * DAY_MS) / (max - min);
+      if (dayWidth < LINE_WIDTH) return;
       const colour = getComputedStyle(plot.root).getPropertyValue('--muted').trim();
-      const hasRoom = ((bbox.width / ratio) * DAY_MS) / (max - min) >= DATE_WIDTH;
       ctx.save();
       ctx.strokeStyle = colour;
       ctx.fillStyle = colour;
@@ -185,7 +185,7 @@ export const dayMarks: uPlot.Plugin = {
         ctx.moveTo(x, bbox.top);
         ctx.lineTo(x, bbox.top + bbox.height);
         ctx.stroke();
-        if (hasRoom)
+        if (dayWidth >= DATE_WIDTH)
           ctx.fillText(new Date(day + BEIJING_MS).toISOString().slice(5, 10), x + 3 * ratio, bbox.top + ratio);
       }
       ctx.restore();

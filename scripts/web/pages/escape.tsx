@@ -1,5 +1,5 @@
 /** In how many minutes so many coins were topping that it was a signal to leave, and what else the desk draws from the SAR. */
-import { useState } from 'preact/hooks';
+import { useEffect, useState } from 'preact/hooks';
 import type { EscapeDates, EscapeSummary } from '../../lib/web/escape_routes.ts';
 import { useChoice, useData, withQuery } from '../ui/data.ts';
 import { figure } from '../ui/format.ts';
@@ -72,6 +72,11 @@ function OfRule({ rule, onRule }: { rule: Rule; onRule(rule: Rule): void }) {
   const [range, setRange] = useChoice<Range>('range', RANGES, 'all');
   const [day, setDay] = useState<string>('');
   const span = { range, day: day === '' ? null : day };
+  // One after the other, in the order of the page: what is seen first is not to wait for what is further down.
+  const [isBegun, setBegun] = useState(false);
+  const [isDrawn, setDrawn] = useState(false);
+  useEffect(() => setBegun(true), []);
+  const isEmpty = summary.value?.total_count === 0;
   return (
     <>
       <div class="bar">
@@ -103,14 +108,18 @@ function OfRule({ rule, onRule }: { rule: Rule; onRule(rule: Rule): void }) {
       <Card wide title={`${TEXT.now}: ${RULE_NAMES[rule]}`}>
         <Loaded data={summary}>{(value) => <Overview summary={value} rule={rule} />}</Loaded>
       </Card>
-      {summary.value?.total_count === 0 ? null : (
+      {!isBegun || isEmpty ? null : (
         <>
-          <EscapeCharts summary={summary.value} rule={rule} {...span} />
+          <EscapeCharts summary={summary.value} rule={rule} {...span} onSettled={() => setDrawn(true)} />
           <EscapeTableCard key={day} rule={rule} day={span.day} />
         </>
       )}
-      <SarCard {...span} />
-      <UnifiedCard {...span} />
+      {isDrawn || isEmpty ? (
+        <>
+          <SarCard {...span} />
+          <UnifiedCard {...span} />
+        </>
+      ) : null}
     </>
   );
 }

@@ -1,5 +1,5 @@
 /** The history of escape signals as lines: key points of all of it, and what has come since, minute by minute. */
-import { useMemo } from 'preact/hooks';
+import { useEffect, useMemo } from 'preact/hooks';
 import type { EscapeColumns } from '../../lib/web/desk_chart_routes.ts';
 import type { EscapeIncremental, EscapeSummary } from '../../lib/web/escape_routes.ts';
 import { Chart } from '../ui/chart.tsx';
@@ -42,14 +42,20 @@ interface Props {
   range: Range;
   /** Of Beijing; null: the range counts. */
   day: string | null;
+  /** Called when the lines are there, or cannot be had. */
+  onSettled(): void;
 }
 
-export function EscapeCharts({ rule, summary, range, day }: Props) {
+export function EscapeCharts({ rule, summary, range, day, onSettled }: Props) {
   const span = day === null ? daysOf(range) : { from: day, to: `${day} 23:59:59`, points: 1500 };
   const base = useData<EscapeColumns>(
     withQuery('/api/escape-signal-stats/columns', { rule, ...span }),
     day === null ? WHOLE_MS : DAY_REFRESH_MS,
   );
+  const isSettled = base.value !== null || base.error !== null;
+  useEffect(() => {
+    if (isSettled) onSettled();
+  }, [isSettled]);
   const since = day === null ? (base.value?.times.at(-1) ?? null) : null;
   const more = useData<EscapeIncremental>(
     since === null ? null : withQuery('/api/escape-signal-stats/incremental', { rule, since, limit: MOST_NEW }),

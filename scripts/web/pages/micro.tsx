@@ -1,6 +1,6 @@
 /** Microstructure: what order books and trades of one market say, as the harvest derives it. */
 import { useMemo, useState } from 'preact/hooks';
-import type { Harvest, HarvestLatest } from '../../lib/web/harvest_routes.ts';
+import type { Harvest, HarvestLatest, HarvestReached } from '../../lib/web/harvest_routes.ts';
 import type { HarvestMarks, HarvestSeries } from '../../lib/web/harvest_series.ts';
 import { type Data, useChoice, useData, withQuery } from '../ui/data.ts';
 import { decimal, figure, fixed, span } from '../ui/format.ts';
@@ -147,7 +147,7 @@ function Markets({ harvest }: { harvest: Harvest }) {
       <OneMarket key={`${exchange} ${names[at]}`} market={market} range={range} zoom={zoom} onZoom={setZoom} />
       <Card wide title={TEXT.markets}>
         <Harvesters harvest={harvest} />
-        <MarketsTable markets={markets} />
+        <ReachedTable />
       </Card>
     </>
   );
@@ -303,7 +303,14 @@ function Harvesters({ harvest: { harvesters } }: { harvest: Harvest }) {
   );
 }
 
-function MarketsTable({ markets }: { markets: readonly Market[] }) {
+function ReachedTable() {
+  const reached = useData<HarvestReached>('/api/harvest/reached', MARKETS_MS);
+  return <Loaded data={reached}>{({ markets }) => <MarketsTable markets={markets} />}</Loaded>;
+}
+
+type Reached = HarvestReached['markets'][number];
+
+function MarketsTable({ markets }: { markets: readonly Reached[] }) {
   return (
     <Table
       label={TEXT.markets}
@@ -318,8 +325,8 @@ function MarketsTable({ markets }: { markets: readonly Market[] }) {
         { title: TEXT.market, cell: ({ market_type }) => labelName(market_type) },
         ...KINDS.map((kind) => ({
           title: kindName(kind),
-          cell: ({ kinds }: Market) => <Time ms={kinds[kind]?.ts_ms} detail="second" />,
-          tone: ({ kinds }: Market): Tone | undefined =>
+          cell: ({ kinds }: Reached) => <Time ms={kinds[kind]?.ts_ms} detail="second" />,
+          tone: ({ kinds }: Reached): Tone | undefined =>
             kind !== 'events' && (kinds[kind]?.age_ms ?? 0) > STALE_MS ? 'warn' : undefined,
         })),
       ]}
