@@ -179,6 +179,19 @@ describe('what is asked as it is described', () => {
       assert.equal((await raw('GET', book + depth)).status, status, depth);
   });
 
+  test('a time that ends before it begins is refused, and none is taken for empty', async () => {
+    let asks = 0;
+    for (const [path, operation] of operations('get')) {
+      const names = parametersOf(operation).map(({ name }) => name);
+      if (!names.includes('from') || !names.includes('to')) continue;
+      const url = asked(path, operation, { from: String(world.end), to: String(world.end - 1) });
+      const { status, text } = await raw('GET', url);
+      assert.deepEqual([status, JSON.parse(text).field], [400, 'from'], `${url}: ${text.slice(0, 200)}`);
+      asks += 1;
+    }
+    assert.ok(asks > 10, String(asks));
+  });
+
   test('a method that a path has not is 405, and says which it has; a path that is none is 404 by any method', async () => {
     const templates = Object.entries(web.document!.paths);
     for (const [path, methods] of templates) {

@@ -7,6 +7,7 @@ import type { Level } from '../rows.ts';
 import { MarketDatabase, type Source } from './market_database.ts';
 import { timeOf } from './market_lists.ts';
 import { type AskedStream, type MarketStream, OF_STREAM, streamOf } from './market_streams.ts';
+import { wholeNumber } from './parameters.ts';
 import { type Asked, type WebContext, WebError } from './route.ts';
 
 /** A whole book that is older is none to stand on: one comes each ten seconds. */
@@ -31,7 +32,7 @@ export interface BookQuery extends AskedStream {
   depth: number;
 }
 
-export const depth = z.coerce.number().int().min(1).max(MOST_DEPTH);
+export const depth = wholeNumber(1, MOST_DEPTH);
 
 const REASONS = ['missing_updates', 'crossed', 'ids_restarted', 'too_shallow', 'too_long', 'not_known_yet'] as const;
 export type Reason = (typeof REASONS)[number];

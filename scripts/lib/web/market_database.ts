@@ -38,6 +38,8 @@ const LIMITS: ClickHouseSettings = {
   max_bytes_ratio_before_external_sort: 0,
   max_bytes_ratio_before_external_group_by: 0,
   output_format_json_escape_forward_slashes: 0,
+  // Whoever goes away takes his query along.
+  cancel_http_readonly_queries_on_client_close: 1,
 };
 /** An answer is read at once. */
 const SHORT: ClickHouseSettings = { ...LIMITS, max_execution_time: 30 };

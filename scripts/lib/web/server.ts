@@ -32,7 +32,7 @@ import { refuseUnread } from './unread_requests.ts';
 import { bodyOf, paramsOf, queryOf } from './validation.ts';
 
 const MOST_BODY_BYTES = 65_536;
-/** Of a request, not of its answer. Who sends a byte now and then keeps a connection no longer. */
+/** Of a request, not of its answer: at one of its next looks, each half minute, node closes the connection of who sends a byte now and then. */
 const REQUEST_TIMEOUT_MS = 30_000;
 /** A name in a path that is longer is no symbol, and is told so. */
 const MOST_NAME_LENGTH = 1000;
