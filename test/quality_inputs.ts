@@ -54,15 +54,23 @@ export function keptRound(at: number, type: Depth, n: number, percent: number, f
   };
 }
 
-/** A round each quarter of an hour, as the schedule has them. @returns what is in the files, the oldest first */
-export function keptRounds(begin: number, end: number, percentOf: (n: number) => number): ShownRound[] {
+/**
+ * A round each quarter of an hour, as the schedule has them.
+ * @param foundOf findings of the round with this number
+ * @returns what is in the files, the oldest first
+ */
+export function keptRounds(
+  begin: number,
+  end: number,
+  percentOf: (n: number) => number,
+  foundOf = (n: number) => (percentOf(n) < 100 ? 2 : 0),
+): ShownRound[] {
   const rounds: ShownRound[] = [];
   for (let at = Math.ceil(begin / QUARTER) * QUARTER; at < end; at += QUARTER) {
     const n = rounds.length;
     const [hour, minute] = [new Date(at).getUTCHours(), new Date(at).getUTCMinutes()];
     const type = minute !== 0 ? 'quick' : hour === 18 ? 'deep' : 'full';
-    const percent = percentOf(n);
-    rounds.push(keptRound(at, type, n, percent, percent < 100 ? 2 : 0));
+    rounds.push(keptRound(at, type, n, percentOf(n), foundOf(n)));
   }
   return rounds;
 }

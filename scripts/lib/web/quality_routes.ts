@@ -43,6 +43,8 @@ const ROUND = ROUND_HEAD.omit({ findings: true, unchecked: true, raised: true })
   ),
 });
 export type QualityRound = z.infer<typeof ROUND>;
+const ONE = z.object({ round: ROUND.nullable().describe('null: there is none yet.') });
+export type QualityOne = z.infer<typeof ONE>;
 export type QualityCheck = QualityRound['checks'][number];
 export type QualityFinding = z.infer<typeof FINDING>;
 
@@ -122,11 +124,21 @@ export const QUALITY_ROUTES: Route[] = [
     params: z.strictObject({
       id: z.string().regex(/^\d{12,14}-\d{1,9}$/, 'takes the id of a round, such as 1795000000000-1'),
     }),
-    answer: ROUND,
-    async handle(context, { params }): Promise<QualityRound> {
+    answer: ONE,
+    async handle(context, { params }): Promise<QualityOne> {
       const round = await historyOf(context).round(params.id);
       if (round === null) throw new WebError(404, 'there is no such round', 'id');
-      return shown(round);
+      return { round: shown(round) };
+    },
+  }),
+  route({
+    ...{ method: 'GET', path: '/api/quality/latest', summary: 'The newest round of the last 30 days.' },
+    answer: ONE,
+    async handle(context): Promise<QualityOne> {
+      const history = historyOf(context);
+      const newest = (await history.between(...spanOf(context, {}))).rounds.at(-1);
+      const round = newest === undefined ? null : await history.round(newest.id);
+      return { round: round === null ? null : shown(round) };
     },
   }),
   route({

@@ -56,6 +56,13 @@ export const KEPT_ROUND = z.object({
 });
 export type KeptRound = z.infer<typeof KEPT_ROUND>;
 
+/** As much of a line as is needed for its head: there are thousands of them. */
+const KEPT_HEAD = KEPT_ROUND.omit({ exit_code: true, coverage: true }).extend({
+  checks: z.array(
+    z.object({ verdict: CHECK.shape.verdict, findings: z.array(z.object({ severity: FINDING.shape.severity })) }),
+  ),
+});
+
 /** What is in memory of a round. */
 export const ROUND_HEAD = z.object({
   id: z.string(),
@@ -114,8 +121,9 @@ export class RoundHistory {
       const place = day.rounds.find(({ head }) => head.id === id);
       if (place === undefined) continue;
       const bytes = await readAt(day.path, place.offset, place.length);
-      const round = parse(bytes);
-      if (round === null || round.id !== id) throw new WebError(503, 'a file is being replaced: ask again');
+      if (parse(bytes, KEPT_HEAD)?.id !== id) throw new WebError(503, 'a file is being replaced: ask again');
+      const round = parse(bytes, KEPT_ROUND);
+      if (round === null) throw new WebError(500, `the line of round ${id} is damaged`);
       return round;
     }
     return null;
@@ -176,7 +184,7 @@ function takeLines(day: Day, bytes: Buffer): void {
   let start = 0;
   for (let end = bytes.indexOf(LINE_FEED); end >= 0; end = bytes.indexOf(LINE_FEED, start)) {
     const line = bytes.subarray(start, end);
-    const round = parse(line);
+    const round = parse(line, KEPT_HEAD);
     if (round !== null) day.rounds.push({ head: headOf(round), offset: day.end + start, length: line.length });
     else if (line.length > 0) day.bad += 1;
     start = end + 1;
@@ -184,7 +192,7 @@ function takeLines(day: Day, bytes: Buffer): void {
   day.end += start;
 }
 
-function headOf(round: KeptRound): RoundHead {
+function headOf(round: z.infer<typeof KEPT_HEAD>): RoundHead {
   const { id, type, asked_by, began, ms, status, from, to, completeness, checks, news } = round;
   const findings = Object.fromEntries(SEVERITIES.map((each) => [each, 0])) as RoundHead['findings'];
   for (const check of checks) for (const { severity } of check.findings) findings[severity] += 1;
@@ -195,9 +203,9 @@ function headOf(round: KeptRound): RoundHead {
   };
 }
 
-function parse(line: Buffer): KeptRound | null {
+function parse<T>(line: Buffer, schema: z.ZodType<T>): T | null {
   try {
-    return KEPT_ROUND.safeParse(JSON.parse(line.toString())).data ?? null;
+    return schema.safeParse(JSON.parse(line.toString())).data ?? null;
   } catch (error) {
     // Damaged: it is counted, and told with the list.
     if (error instanceof SyntaxError) return null;

@@ -96,12 +96,8 @@ function look(context: WebContext, id: string): Known | null {
   }
   const stamp = `${stat.ino} ${stat.size} ${stat.mtimeMs}`;
   const known = cache.get(id);
-  // Taken out and put in again: the one that was asked for last is the last to go.
-  cache.delete(id);
   const own = known?.stamp === stamp ? known : remember(id, stamp, read(path, id, stat));
   cache.set(id, own);
-  const kept = [...cache.values()].filter((each) => each.read !== null);
-  for (const each of kept.slice(0, -MOST_KEPT)) [each.read, each.drawn] = [null, null];
   return own;
 }
 
@@ -166,6 +162,8 @@ function heads(context: WebContext): SoakHead[] {
   const now = context.clock();
   const all = runs(context.config.dataDir).map((id) => {
     const known = look(context, id);
+    // Its head is all that a list needs.
+    if (known?.drawn === null) known.read = null;
     return shown(known?.head ?? headOf(id, { error: 'there is no report.json' }), now);
   });
   // What is damaged has no time, and is not to be overlooked.
@@ -183,6 +181,12 @@ function detail(context: WebContext, id: string, points: number): SoakDetail {
   if ('error' in known.read) throw new WebError(500, `the report of ${id} is damaged: ${known.read.error}`);
   const { report } = known.read;
   if (known.drawn?.points !== points) known.drawn = { points, charts: chartsOf(report, points) };
+  // Taken out and put in again: the one that was asked for last is the last to go.
+  const cache = caches.get(context)!;
+  cache.delete(id);
+  cache.set(id, known);
+  const kept = [...cache.values()].filter(({ drawn }) => drawn !== null);
+  for (const each of kept.slice(0, -MOST_KEPT)) [each.read, each.drawn] = [null, null];
   return {
     ...shown(known.head, context.clock()),
     ...{ plan: report.plan, criteria_list: report.criteria, memory: report.memory, checkpoints: report.checkpoints },

@@ -50,6 +50,7 @@ export function QualityPage() {
   const health = useData<MonitorHealth>('/api/monitoring/health', 10_000);
   const [token, setToken] = useToken();
   const [offset, setOffset] = useState(0);
+  const [turn, setTurn] = useState(0);
   const [chosen, setChosen] = useState<string | null>(null);
   const [draft, setDraft] = useState<PlanDraft>({});
   const repairs = useRef<HTMLDivElement>(null);
@@ -59,6 +60,7 @@ export function QualityPage() {
     action.run(async () => {
       await ask('/api/monitoring/data-consistency/check', { method: 'POST', body: { type }, token });
       for (const each of [health, rounds]) each.again();
+      setTurn(turn + 1);
       return TEXT.ran;
     });
   const plan = (check: string, { exchange, symbol, data_type }: QualityFinding, { from, to }: QualityRound) => {
@@ -86,11 +88,11 @@ export function QualityPage() {
         <Card wide title={TEXT.now}>
           <Loaded data={health}>{(value) => <Now health={value} />}</Loaded>
         </Card>
-        <CompletenessCard />
-        <AlertsCard token={token} onChange={health.again} />
+        <CompletenessCard turn={turn} />
+        <AlertsCard token={token} turn={turn} onChange={health.again} />
         <RoundsCard rounds={rounds} chosen={chosen} onChoose={setChosen} offset={offset} onTurn={setOffset} />
-        <RoundCard id={chosen ?? rounds.value?.data[0]?.id ?? null} onRepair={plan} />
-        <StreamsCard />
+        <RoundCard id={chosen} turn={turn} onRepair={plan} />
+        <StreamsCard turn={turn} />
         <div class="wide" ref={repairs}>
           <RepairsSection token={token} draft={draft} />
         </div>

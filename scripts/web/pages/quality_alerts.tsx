@@ -5,7 +5,7 @@ import { ask, useChoice, useData, withQuery } from '../ui/data.ts';
 import { figure, span, UNKNOWN } from '../ui/format.ts';
 import { Badge, Card, Choice, Loaded, Pager, Table, Time } from '../ui/parts.tsx';
 import { texts } from '../ui/settings.ts';
-import { Outcome, SeverityBadge, useAction, WriteButton } from './quality_parts.tsx';
+import { Outcome, SeverityBadge, useAction, useTurn, WriteButton } from './quality_parts.tsx';
 
 const TEXT = texts({
   alerts: ['Alerts', '告警'],
@@ -47,11 +47,18 @@ export interface AlertList {
   alerts: ShownAlert[];
 }
 
-export function AlertsCard({ token, onChange }: { token: string; onChange(): void }) {
+interface AlertsProps {
+  token: string;
+  turn: number;
+  onChange(): void;
+}
+
+export function AlertsCard({ token, turn, onChange }: AlertsProps) {
   const [state, setState] = useChoice('alerts', STATES, 'standing');
   const [offset, setOffset] = useState(0);
   const [chosen, setChosen] = useState<ShownAlert | null>(null);
   const data = useData<AlertList>(withQuery('/api/monitoring/alerts', { state, limit: PAGE, offset }), 10_000);
+  useTurn(data, turn);
   const choose = (next: (typeof STATES)[number]) => {
     setOffset(0);
     setState(next);

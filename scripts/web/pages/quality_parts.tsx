@@ -1,6 +1,7 @@
 /** What the parts of the quality page share: words for verdicts and severities, shares that never look better than they are, and things to do. */
 import type { ComponentChildren } from 'preact';
-import { useState } from 'preact/hooks';
+import { useEffect, useState } from 'preact/hooks';
+import type { Data } from '../ui/data.ts';
 import { fixed, UNKNOWN } from '../ui/format.ts';
 import { Badge, Problem, type Tone } from '../ui/parts.tsx';
 import { texts } from '../ui/settings.ts';
@@ -61,6 +62,13 @@ export function SeverityBadge({ severity }: { severity: Severity }) {
 export function completenessText(percent: number | null | undefined): string {
   if (percent === null || percent === undefined) return UNKNOWN;
   return percent === 100 ? '100 %' : `${fixed(Math.floor(percent * 1000) / 1000, 3)} %`;
+}
+
+/** Asks again at once when the turn is another one: somebody has done something that changes the answer. */
+export function useTurn({ again }: Pick<Data<unknown>, 'again'>, turn: number): void {
+  useEffect(() => {
+    if (turn > 0) again();
+  }, [turn]);
 }
 
 export interface Action {

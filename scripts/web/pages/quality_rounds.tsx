@@ -3,6 +3,7 @@ import { useState } from 'preact/hooks';
 import type {
   QualityCheck,
   QualityFinding,
+  QualityOne,
   QualityRound,
   QualityRounds,
   QualitySeries,
@@ -21,6 +22,7 @@ import {
   SEVERITY_TONES,
   SeverityBadge,
   severityWord,
+  useTurn,
   VerdictBadge,
 } from './quality_parts.tsx';
 
@@ -72,9 +74,10 @@ const PAGE = 12;
 /** A tenth of a percent is much: less is not drawn as a plunge. */
 const AT_LEAST = [99.9, 100] as const;
 
-export function CompletenessCard() {
+export function CompletenessCard({ turn }: { turn: number }) {
   const [depth, setDepth] = useState<(typeof DEPTHS)[number]>('quick');
   const data = useData<QualitySeries>(withQuery('/api/quality/completeness', { type: depth }), 60_000);
+  useTurn(data, turn);
   return (
     <Card
       wide
@@ -150,7 +153,7 @@ export function RoundsCard({ rounds, chosen, onChoose, offset, onTurn }: RoundsP
                     <button
                       type="button"
                       class="link"
-                      aria-pressed={(chosen ?? data[0]?.id) === id}
+                      aria-pressed={id === (chosen ?? (offset === 0 ? data[0]?.id : null))}
                       onClick={() => onChoose(id)}
                     >
                       <Time ms={began} />
@@ -203,43 +206,49 @@ function Counts({ head: { findings, unchecked } }: { head: RoundHead }) {
 }
 
 interface RoundProps {
+  /** null: the newest, whichever that is. */
   id: string | null;
+  turn: number;
   onRepair(check: string, finding: QualityFinding, round: QualityRound): void;
 }
 
-export function RoundCard({ id, onRepair }: RoundProps) {
-  const data = useData<QualityRound>(id === null ? null : `/api/quality/rounds/${id}`);
-  if (id === null) return null;
+export function RoundCard({ id, turn, onRepair }: RoundProps) {
+  const data = useData<QualityOne>(id === null ? '/api/quality/latest' : `/api/quality/rounds/${id}`, 15_000);
+  useTurn(data, turn);
   return (
     <Card wide title={TEXT.round}>
       <Loaded data={data}>
-        {(round) => (
-          <>
-            <Figures>
-              <Figure label={TEXT.began} name="round-began" value={<Time ms={round.began} />} />
-              <Figure label={TEXT.type} value={depthWord(round.type)} />
-              <Figure label={TEXT.verdict} name="round-verdict" value={<VerdictBadge verdict={round.status} />} />
-              <Figure
-                label={TEXT.completeness}
-                name="round-completeness"
-                value={completenessText(round.completeness)}
-              />
-              <Figure
-                label={TEXT.looked}
-                value={
-                  <>
-                    <Time ms={round.from} detail="minute" /> – <Time ms={round.to} detail="minute" />
-                  </>
-                }
-              />
-            </Figures>
-            <h3>{TEXT.found}</h3>
-            <NotAsked checks={round.checks} />
-            <Findings round={round} onRepair={(check, finding) => onRepair(check, finding, round)} />
-            <h3>{TEXT.checks}</h3>
-            <Checks checks={round.checks} />
-          </>
-        )}
+        {({ round }) =>
+          round === null ? (
+            <Empty>{TEXT.noRounds}</Empty>
+          ) : (
+            <>
+              <Figures>
+                <Figure label={TEXT.began} name="round-began" value={<Time ms={round.began} />} />
+                <Figure label={TEXT.type} value={depthWord(round.type)} />
+                <Figure label={TEXT.verdict} name="round-verdict" value={<VerdictBadge verdict={round.status} />} />
+                <Figure
+                  label={TEXT.completeness}
+                  name="round-completeness"
+                  value={completenessText(round.completeness)}
+                />
+                <Figure
+                  label={TEXT.looked}
+                  value={
+                    <>
+                      <Time ms={round.from} detail="minute" /> – <Time ms={round.to} detail="minute" />
+                    </>
+                  }
+                />
+              </Figures>
+              <h3>{TEXT.found}</h3>
+              <NotAsked checks={round.checks} />
+              <Findings round={round} onRepair={(check, finding) => onRepair(check, finding, round)} />
+              <h3>{TEXT.checks}</h3>
+              <Checks checks={round.checks} />
+            </>
+          )
+        }
       </Loaded>
     </Card>
   );

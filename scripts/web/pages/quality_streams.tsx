@@ -5,7 +5,7 @@ import { useData } from '../ui/data.ts';
 import { figure } from '../ui/format.ts';
 import { Card, Figure, Figures, Loaded, Select, Table, Time } from '../ui/parts.tsx';
 import { texts } from '../ui/settings.ts';
-import { completenessText, depthWord } from './quality_parts.tsx';
+import { completenessText, depthWord, useTurn } from './quality_parts.tsx';
 
 const TEXT = texts({
   title: ['Completeness by stream', '各数据流完整率'],
@@ -31,9 +31,10 @@ const TEXT = texts({
 
 const ALL = 'all';
 
-export function StreamsCard() {
+export function StreamsCard({ turn }: { turn: number }) {
   const [exchange, setExchange] = useState(ALL);
   const data = useData<MonitorMetrics>('/api/monitoring/data-consistency/metrics', 15_000);
+  useTurn(data, turn);
   const names = [...new Set((data.value?.streams ?? []).map((each) => each.exchange))];
   return (
     <Card
