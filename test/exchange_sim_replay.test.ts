@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { gunzipSync } from 'node:zlib';
+import { pause } from '../scripts/lib/pause.ts';
 import { missing, SHARED } from './fixtures.ts';
 import {
   assertSame,
@@ -125,6 +126,17 @@ describe('replay', () => {
     const second = await Client.open(sim, 'binance_spot', '/stream?streams=btcusdt@trade');
     await until('the end', () => sim.ledger().replay_done === true && first.frames.length === 4);
     assert.ok(second.frames.length < 4);
+  });
+
+  it('with a clock, the session begins for the connections of all its kinds together', async () => {
+    const replay = { exchange: 'binance_spot', file: session('together', DIFFS), speed: 2 };
+    const sim = await start({ exchanges: ['binance_spot'], replays: [replay] });
+    const trades = await Client.open(sim, 'binance_spot', '/stream?streams=btcusdt@trade');
+    await pause(700);
+    assert.equal(trades.frames.length, 0);
+    const books = await Client.open(sim, 'binance_spot', '/stream?streams=btcusdt@depth');
+    await until('the end', () => sim.ledger().replay_done === true);
+    assert.deepEqual([trades.frames.length, books.frames.length], [4, 4]);
   });
 
   it('a session that cannot be used is refused with its file and line', async () => {

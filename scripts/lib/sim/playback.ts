@@ -11,6 +11,11 @@ import { encodeFrame, type Peer, type Wire } from './venue.ts';
 
 /** Frames begin to flow this long after a connection's last subscription, so that several requests take part from the start. */
 const SETTLE_MS = 50;
+/**
+ * By one clock the session begins when each of its kinds has a reader, as a collector opens several sockets; and after this time all the same, as
+ * not everybody asks for all kinds.
+ */
+const GATHER_MS = 3000;
 /** Frames per write: enough to keep the line busy, little enough to let others in between. */
 const FRAMES_PER_WRITE = 200;
 const GZIP_MAGIC = 0x1f8b;
@@ -69,6 +74,7 @@ export class Playback {
   private readonly families: ReadonlySet<string>;
   /** With a shared clock: when it started, and how far it is. */
   private clockStart: number | null = null;
+  private firstReaderAt: number | null = null;
   private position = 0;
   private pausedAt: number | null = null;
   private hasFinished = false;
@@ -157,11 +163,15 @@ export class Playback {
     );
   }
 
-  /** Moves the shared clock, which starts with the first reader, and every reader with it. */
+  /** Moves the shared clock, and every reader with it. */
   private followClock(now: number, speed: number): void {
     const { frames } = this;
     if (this.clockStart === null) {
-      if (![...this.ways.values()].some(({ isFlowing }) => isFlowing)) return;
+      const readers = [...this.ways.values()].filter(({ isFlowing }) => isFlowing);
+      if (readers.length === 0) return;
+      this.firstReaderAt ??= now;
+      const isWhole = [...this.families].every((family) => readers.some(({ families }) => families.has(family)));
+      if (!isWhole && now - this.firstReaderAt < GATHER_MS) return;
       this.clockStart = now;
     }
     const until = (frames[0]?.at ?? 0) + (now - this.clockStart) * speed;
