@@ -135,7 +135,8 @@ describe('replay', () => {
     await pause(700);
     assert.equal(trades.frames.length, 0);
     const books = await Client.open(sim, 'binance_spot', '/stream?streams=btcusdt@depth');
-    await until('the end', () => sim.ledger().replay_done === true);
+    // Written is not read yet.
+    await until('the end', () => sim.ledger().replay_done === true && trades.frames.length + books.frames.length === 8);
     assert.deepEqual([trades.frames.length, books.frames.length], [4, 4]);
   });
 

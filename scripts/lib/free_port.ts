@@ -8,6 +8,9 @@ import { createServer } from 'node:net';
 const FIRST_PORT = 10_000;
 const LAST_PORT = 31_999;
 
+/** Of that range, what browsers and `fetch` refuse to ask (WHATWG Fetch, "bad port"). */
+const REFUSED_PORT = 10_080;
+
 /** Processes that look for ports at the same time begin this far apart, mostly. */
 const PORTS_PER_PROCESS = 97;
 
@@ -23,7 +26,7 @@ export async function freePort(offset = 0): Promise<number> {
     const port = next;
     next = port < LAST_PORT ? port + 1 : FIRST_PORT;
     const both = [port, port + offset];
-    if (port + offset > LAST_PORT || both.some((each) => given.has(each))) continue;
+    if (port + offset > LAST_PORT || both.some((each) => each === REFUSED_PORT || given.has(each))) continue;
     if (!(await isPortFree(port)) || (offset !== 0 && !(await isPortFree(port + offset)))) continue;
     for (const each of both) given.add(each);
     if ((await Promise.all([...new Set(both)].map(claim))).includes(false)) continue;
