@@ -6,7 +6,7 @@ import { type Browser, type BrowserContext, chromium, type Page } from 'playwrig
 /** A busy machine opens a page slowly; who waits for longer waits for nothing. */
 const PATIENCE_MS = 60_000;
 const CHROMIUM = '/usr/bin/chromium';
-export const WIDE = { width: 1280, height: 900 };
+const WIDE = { width: 1280, height: 900 };
 export const PHONE = { width: 375, height: 740 };
 
 export interface Opened {
@@ -62,7 +62,7 @@ export async function openPage(browser: Browser, url: string, options: ViewOptio
   return { page, faults, close: () => context.close() };
 }
 
-/** What a page shows as a figure of that name, once it is there and is not the sign for unknown. */
+/** What a page shows as a figure of that name, once it is there; it may be the sign for unknown. */
 export async function figureOf(page: Page, name: string): Promise<string> {
   const found = page.locator(`[data-figure="${name}"]`).first();
   await found.waitFor();

@@ -165,7 +165,7 @@ test('each stage is shown healthy with what flows through it, and rows as many a
   await page.waitForResponse(/\/api\/overview/);
   await page.waitForResponse(/\/api\/overview/);
   const rows = await numberOf(page, 'hot-rows');
-  assert.ok(rows >= before - 0 && rows <= (await counted()), `${before} <= ${rows}`);
+  assert.ok(rows >= before && rows <= (await counted()), `${before} <= ${rows}`);
 });
 
 /** Of the collector's health: data type, exchange, market type, symbol. */

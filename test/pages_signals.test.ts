@@ -91,7 +91,8 @@ function assertSeries(series: Series, own: readonly HarvestRow[], fields: readon
       };
       for (const [stat, value] of Object.entries(expected)) {
         const found = series.fields[field]?.[stat];
-        if (found !== undefined) near(found[i], value, `${field} ${stat} at ${at}`);
+        assert.ok(found !== undefined, `${field} has no ${stat}`);
+        near(found[i], value, `${field} ${stat} at ${at}`);
       }
     }
   }
@@ -416,6 +417,7 @@ describe('the pages', () => {
   test('a database that is away is told in one line, beside the figures that were there', async () => {
     const { page, faults, close } = await openPage(browser, `${web.url}/microstructure?range=5m`, { allowed: AWAY });
     const mid = await figureOf(page, 'mid');
+    assert.match(mid, /\d/);
     await pipeline.stop('clickhouse_embedded');
     await page.getByRole('alert').filter({ hasText: 'does not answer' }).first().waitFor();
     await page.getByText('These figures are').first().waitFor();

@@ -75,6 +75,8 @@ export class Pipeline {
       METRICS_PORT: String(ports.metrics),
       HOT_STORAGE_HTTP_PORT: String(ports.store),
       COLD_STORAGE_HTTP_PORT: String(ports.replicate),
+      MONITOR_HTTP_PORT: String(ports.monitor),
+      WEB_HTTP_PORT: String(ports.web),
       ...this.extra,
     };
   }

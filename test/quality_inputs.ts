@@ -22,7 +22,7 @@ const MINUTE = 60_000;
 const QUARTER = 15 * MINUTE;
 
 /** @param percent of all rows @param found findings of `continuity` */
-export function keptRound(at: number, type: Depth, n: number, percent: number, found = 0): ShownRound {
+function keptRound(at: number, type: Depth, n: number, percent: number, found = 0): ShownRound {
   const limits = LIMITS.parse({});
   const coverage = EXCHANGES.flatMap((exchange) =>
     DATA_TYPES.filter((each) => each !== 'gap').map(

@@ -1,7 +1,7 @@
 /** The web API as it is asked: validation, headers, the token, its description, streams, a database that is away, and web.ts as a process. */
 import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, get } from 'node:http';
+import { createServer, get, request } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -323,16 +323,20 @@ describe('routes over HTTP', () => {
     assert.equal(await type('/assets/main.js'), '200 text/javascript; charset=utf-8 false');
     assert.equal(await type('/assets/main.css'), '200 text/css; charset=utf-8 false');
     assert.equal(await type('/assets/icon.svg'), '200 image/svg+xml false');
-    for (const path of [
-      '/assets',
-      '/assets/main.tsx',
-      '/soak/x',
-      '/market/a/b',
-      '/soak.html',
-      '/../page.html',
-      '//soak',
-    ])
+    for (const path of ['/assets', '/assets/main.tsx', '/soak/x', '/market/a/b', '/soak.html', '//soak'])
       assert.match(await type(path), /^404 application\/json/, path);
+    // As they are: fetch would shorten them first.
+    const rawStatus = (path: string) =>
+      new Promise<number>((done) => request(web.url, { path }, (answer) => done(answer.resume().statusCode!)).end());
+    for (const path of [
+      '/../page.html',
+      '/assets/../page.html',
+      '/%2e%2e/page.html',
+      '/..%2fpage.html',
+      '/assets/%2e%2e%2fpage.html',
+      '//etc/passwd',
+    ])
+      assert.equal(await rawStatus(path), 404, path);
   });
 
   test('a database that is away is 503 in one line, without its password; a monitor that is away is 502', async () => {

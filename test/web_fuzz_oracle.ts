@@ -82,7 +82,8 @@ function acceptedFault(document: OpenApi, { template, method, query }: Made): st
     const value = decoded(text);
     if (!fits(schema, value) || (TIMES.has(name) && !isTime(value))) return `takes ${name}=${text}`;
   }
-  const [from, to] = ['from', 'to'].map((name) => Number(query.find((each) => each[0] === name)?.[1] ?? Number.NaN));
+  const msOf = (text: string) => (/^\d+$/.test(text) ? Number(text) : /Z$/i.test(text) ? Date.parse(text) : Number.NaN);
+  const [from, to] = ['from', 'to'].map((name) => msOf(decoded(query.find((each) => each[0] === name)?.[1] ?? '')));
   return from! > to! ? 'takes from after to' : null;
 }
 

@@ -4,14 +4,14 @@ import { connect } from 'node:net';
 /** Who sends them waits so long at most for the end of the connection, ms. */
 const END_MS = 10_000;
 
-export interface OddRequest {
+interface OddRequest {
   name: string;
   bytes: Buffer;
   /** Whoever sent it goes at once, and waits for no answer. */
   isLeft?: boolean;
 }
 
-export interface Heads {
+interface Heads {
   status: number;
   names: string[];
 }

@@ -159,6 +159,7 @@ describe('what is asked as it is described', () => {
           const { status, text } = await raw('GET', url);
           const body = status === 400 ? JSON.parse(text) : {};
           const isRefused = body.field === name;
+          assert.ok(status < 500, `${url}: ${status} ${text.slice(0, 300)}`);
           // Two parameters may not go together, which is said of one of them by name.
           const isTaken = status !== 400 || / with | of several |several markets/.test(body.error);
           assert.ok(
