@@ -77,7 +77,7 @@ function installDebian(name) {
   try {
     const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
     const install = () => attempt(APT, ['-qq', '-y', 'install', '--no-install-recommends', name], { env });
-    // Package lists that are absent or old are renewed.
+    // Always renewed first: without that there may be no such package.
     const fault = attempt(APT, ['-qq', 'update'], { env }) ?? install();
     return fault === null ? null : lastLine(fault);
   } finally {

@@ -4,6 +4,7 @@
  */
 import { join } from 'node:path';
 import { z } from 'zod';
+import { MODES } from '../config.ts';
 
 export const SOAK_VERDICTS = ['passed', 'failed', 'incomplete'] as const;
 export type SoakVerdict = (typeof SOAK_VERDICTS)[number];
@@ -96,7 +97,7 @@ export const SOAK_REPORT = z
       for_ms: ms,
       sample_ms: ms.min(1000),
       checkpoint_ms: ms,
-      mode: z.enum(['live', 'demo']),
+      mode: z.enum(MODES),
       exchanges: z.array(text),
       symbols: z.array(text),
     }),

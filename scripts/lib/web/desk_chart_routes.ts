@@ -160,7 +160,8 @@ async function priceColumns(
   const symbol = asked.coin;
   const read = await index.read(times.map((_, i) => records.place(begin + i)));
   const days = read.map(({ day_changes }) => (day_changes as Record<string, Record<string, unknown>>)[symbol]);
-  if (days.every((day) => day === undefined)) throw new WebError(404, `there is no record of ${symbol}`, 'coin');
+  if (days.length > 0 && days.every((day) => day === undefined))
+    throw new WebError(404, `there is no record of ${symbol}`, 'coin');
   const own = {
     change_pct: days.map((day) => numberOf(day?.change_pct)),
     current_price: days.map((day) => numberOf(day?.current_price)),

@@ -35,6 +35,8 @@ export interface BrokerFigures {
 /** One connection, kept while somebody looks. */
 export class BrokerLook {
   private connection: NatsConnection | null = null;
+  /** One at a time: whoever asks meanwhile waits for the same. */
+  private connecting: Promise<NatsConnection> | null = null;
   private timer: NodeJS.Timeout | null = null;
 
   constructor(private readonly context: WebContext) {
@@ -63,7 +65,8 @@ export class BrokerLook {
 
   private async figures(): Promise<BrokerFigures> {
     const { config } = this.context;
-    const connection = this.connection ?? (await this.connect());
+    this.connecting ??= this.connection === null ? this.connect().finally(() => (this.connecting = null)) : null;
+    const connection = this.connection ?? (await this.connecting!);
     const manager = await connection.jetstreamManager();
     const all = await Promise.all(
       streamDefinitions(config.streamMaxBytes).map(async ({ name, types }) => {

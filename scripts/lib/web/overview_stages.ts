@@ -3,6 +3,7 @@ import { DATA_TYPES, TABLES } from '../rows.ts';
 import type { Check, CheckStatus } from '../service.ts';
 import type { ExchangeFigures, OverviewAnswer, Stage, StageName } from './overview_answer.ts';
 import type { Found, SourceRates, TierAsked } from './overview_look.ts';
+import type { Rates } from './overview_rates.ts';
 import {
   type Asked,
   acceptedOf,
@@ -59,14 +60,15 @@ function pipelineStages(found: Found, rates: SourceRates): Stage[] {
   const behind = replicated.some(({ lag_minutes: each }) => each === null)
     ? null
     : lag(replicated.map(({ lag_minutes: each }) => each! * MINUTE_MS));
-  const stored = rates.store.sum(rates.store.names);
-  const copied = rates.replicate.sum(rates.replicate.names);
+  // Of no counter at all nothing is known, which is not 0.
+  const sumOf = (counters: Rates) => (counters.names.length === 0 ? null : counters.sum(counters.names));
+  const [stored, copied] = [sumOf(rates.store), sumOf(rates.replicate)];
   return [
     serviceStage(
       'collector',
       collector,
       rates.collector.sum(rates.collector.names),
-      'fault' in collector ? null : (oldest ?? 0),
+      'fault' in collector || outboxOf(collector.document) === null ? null : (oldest ?? 0),
     ),
     brokerStage(broker, rates),
     serviceStage('store', store, stored, lag(holding)),

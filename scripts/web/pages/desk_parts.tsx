@@ -21,12 +21,6 @@ export function fill(text: string, values: Record<string, string | number>): str
   return text.replace(/\{(\w+)\}/g, (all, name: string) => (name in values ? String(values[name]) : all));
 }
 
-/** All digits that a price has. */
-export function exact(value: number | null | undefined): string {
-  if (value === null || value === undefined) return UNKNOWN;
-  return value.toLocaleString('en-US', { maximumFractionDigits: 18 });
-}
-
 /** Percent with its sign; four digits are what the records have. */
 export function signed(value: number | null | undefined, digits = 2): string {
   if (value === null || value === undefined) return UNKNOWN;

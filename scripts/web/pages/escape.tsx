@@ -110,7 +110,13 @@ function OfRule({ rule, onRule }: { rule: Rule; onRule(rule: Rule): void }) {
       </Card>
       {!isBegun || isEmpty ? null : (
         <>
-          <EscapeCharts summary={summary.value} rule={rule} {...span} onSettled={() => setDrawn(true)} />
+          <EscapeCharts
+            key={`${range} ${day}`}
+            summary={summary.value}
+            rule={rule}
+            {...span}
+            onSettled={() => setDrawn(true)}
+          />
           <EscapeTableCard key={day} rule={rule} day={span.day} />
         </>
       )}

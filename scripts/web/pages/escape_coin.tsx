@@ -4,21 +4,10 @@ import type { SarColumns } from '../../lib/web/desk_chart_routes.ts';
 import type { SarCycle } from '../../lib/web/sar_routes.ts';
 import { Chart } from '../ui/chart.tsx';
 import { useData, withQuery } from '../ui/data.ts';
-import { figure, fixed } from '../ui/format.ts';
+import { exact, figure, fixed } from '../ui/format.ts';
 import { Card, Choice, Figure, Figures, Loaded, Time } from '../ui/parts.tsx';
 import { texts } from '../ui/settings.ts';
-import {
-  Caption,
-  DAY_MARKS,
-  daysOf,
-  exact,
-  Missing,
-  RANGES,
-  type Range,
-  rangeName,
-  signed,
-  toneOf,
-} from './desk_parts.tsx';
+import { Caption, DAY_MARKS, daysOf, Missing, RANGES, type Range, rangeName, signed, toneOf } from './desk_parts.tsx';
 
 const TEXT = texts({
   title: ['SAR and current cycle', 'SAR 与当前周期'],

@@ -4,10 +4,10 @@ import type { BiasColumns } from '../../lib/web/desk_chart_routes.ts';
 import type { SarBias, SarLatest } from '../../lib/web/sar_routes.ts';
 import { Chart } from '../ui/chart.tsx';
 import { useChoice, useData, withQuery } from '../ui/data.ts';
-import { figure, fixed, percent } from '../ui/format.ts';
+import { exact, figure, fixed, percent } from '../ui/format.ts';
 import { Card, Choice, type Column, Empty, Figure, Figures, Loaded, Select, Table, Time } from '../ui/parts.tsx';
 import { texts } from '../ui/settings.ts';
-import { Caption, CoinButton, CoinPlace, DAY_MARKS, daysOf, exact, Missing, type Range } from './desk_parts.tsx';
+import { Caption, CoinButton, CoinPlace, DAY_MARKS, daysOf, Missing, type Range } from './desk_parts.tsx';
 import { SarCoin } from './escape_coin.tsx';
 
 const TEXT = texts({

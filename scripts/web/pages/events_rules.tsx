@@ -1,9 +1,9 @@
 /** Each rule of the major events in a sentence with the limits that hold, how it stands, and what it is judged by. */
 import type { EventsNow } from '../../lib/web/events_now.ts';
-import { figure, fixed, UNKNOWN } from '../ui/format.ts';
+import { exact, figure, fixed, UNKNOWN } from '../ui/format.ts';
 import { Badge, Card, Table, Time, type Tone } from '../ui/parts.tsx';
 import { settings, texts } from '../ui/settings.ts';
-import { exact, fill, signed } from './desk_parts.tsx';
+import { fill, signed } from './desk_parts.tsx';
 
 export const EVENTS = ['E1', 'E2', 'E3', 'E4', 'E5'] as const;
 export type EventName = (typeof EVENTS)[number];

@@ -134,9 +134,12 @@ function CandleCharts({ symbol, market, candles, stepMs, other }: ChartsProps) {
     return {
       ...{ times: candles.map(({ time }) => time), open: of('open'), high: of('high') },
       ...{ low: of('low'), close: of('close'), volume: of('volume') },
-      digits: digitsOf(candles.map(({ close }) => close)),
+      digits: digitsOf([
+        ...candles.flatMap(({ open, high, low, close }) => [open, high, low, close]),
+        ...(other?.candles ?? []).map(({ close }) => close),
+      ]),
     };
-  }, [candles]);
+  }, [candles, other?.candles]);
   const line = useMemo(() => {
     const closes = new Map(other?.candles.map(({ time, close }) => [time, close]));
     return numbers(candles.map(({ time }) => closes.get(time) ?? null));
@@ -155,6 +158,7 @@ function CandleCharts({ symbol, market, candles, stepMs, other }: ChartsProps) {
     <div class="candles">
       <p class="unit">{quote === null ? TEXT.title : `${TEXT.title}, ${quote}`}</p>
       <Chart
+        key={values.digits}
         {...{ label: `${TEXT.title} ${symbol} ${titleOf(market)}`, times: values.times, series, height: PRICE_HEIGHT }}
         {...{ sync: 'candles', plugins: plugins.price }}
       />

@@ -3,7 +3,7 @@ import { useMemo, useState } from 'preact/hooks';
 import type { Harvest, HarvestLatest, HarvestReached } from '../../lib/web/harvest_routes.ts';
 import type { HarvestMarks, HarvestSeries } from '../../lib/web/harvest_series.ts';
 import { type Data, useChoice, useData, withQuery } from '../ui/data.ts';
-import { decimal, figure, fixed, span } from '../ui/format.ts';
+import { decimal, exact, figure, fixed, span } from '../ui/format.ts';
 import { Badge, Card, Choice, Empty, Figure, Figures, Loaded, Select, Table, Time, type Tone } from '../ui/parts.tsx';
 import { texts } from '../ui/settings.ts';
 import { MicroCharts } from './micro_charts.tsx';
@@ -260,8 +260,8 @@ function NewestFigures({ latest: { features, ofi, cvd, fusion } }: { latest: Har
   const way = signal?.includes('buy') ? 'up' : signal?.includes('sell') ? 'down' : 'plain';
   return (
     <Figures>
-      <Figure name="mid" label={TEXT.mid} value={figure(features?.mid)} />
-      <Figure name="last_price" label={TEXT.last} value={figure(features?.last_price)} />
+      <Figure name="mid" label={TEXT.mid} value={exact(features?.mid)} />
+      <Figure name="last_price" label={TEXT.last} value={exact(features?.last_price)} />
       <Figure name="spread_bps" label={`${TEXT.spread}, bps`} value={fixed(features?.spread_bps, 3)} />
       <Figure name="ofi_value" label={TEXT.ofi} value={figure(ofi?.ofi_value)} tone={toneOf(ofi?.ofi_value)} />
       <Figure name="ofi_z" label={TEXT.ofiZ} value={fixed(ofi?.ofi_z, 2)} tone={toneOf(ofi?.ofi_z)} />

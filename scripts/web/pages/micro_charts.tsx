@@ -4,7 +4,7 @@ import type uPlot from 'uplot';
 import type { HarvestMarks, HarvestSeries } from '../../lib/web/harvest_series.ts';
 import { Chart, type ChartSeries } from '../ui/chart.tsx';
 import type { Data } from '../ui/data.ts';
-import { figure, fixed, span } from '../ui/format.ts';
+import { exact, figure, fixed, span } from '../ui/format.ts';
 import { Empty, Loaded } from '../ui/parts.tsx';
 import { settings, texts } from '../ui/settings.ts';
 import { MarksPlugin, sharedPlugin } from './micro_marks.ts';
@@ -190,8 +190,8 @@ function PricePlot({ data, quote, plugins }: PartProps & { quote: string }) {
   const { language } = settings();
   const series = useMemo(
     () => [
-      ...banded(data, 0, { name: 'mid', label: TEXT.mid, colour: 1 }),
-      { label: TEXT.lastPrice, values: of(data, 'last_price', 'last'), colour: 2 as const },
+      ...banded(data, 0, { name: 'mid', label: TEXT.mid, colour: 1, format: exact }),
+      { label: TEXT.lastPrice, values: of(data, 'last_price', 'last'), colour: 2 as const, format: exact },
     ],
     [data, language],
   );

@@ -223,20 +223,23 @@ function boxesOf({ stages, exchanges, broker, tiers, outbox }: OverviewAnswer): 
       ],
     });
   const known = exchanges.filter(({ status }) => status !== null);
-  const sum = (member: 'sockets' | 'connected') => known.reduce((total, each) => total + (each[member] ?? 0), 0);
+  const sum = (member: 'sockets' | 'connected') =>
+    known.some((each) => each[member] === null) ? null : known.reduce((total, each) => total + each[member]!, 0);
   const worst = known.some(({ status }) => status === 'unhealthy')
     ? 'unhealthy'
     : known.some(({ status }) => status === 'degraded')
       ? 'degraded'
-      : 'healthy';
+      : known.length < exchanges.length
+        ? null
+        : 'healthy';
   const healthy = known.filter(({ status }) => status === 'healthy').length;
   const rates = exchanges.map(({ rate }) => rate);
   add(
     'exchanges',
-    known.length === 0 ? null : worst,
+    worst,
     rates.some((rate) => (rate ?? 0) > 0),
     known.length === 0 ? UNKNOWN : `${healthy} / ${exchanges.length} ${TEXT.healthy}`,
-    known.length === 0 ? UNKNOWN : `${sum('connected')} / ${sum('sockets')} ${TEXT.sockets}`,
+    known.length === 0 ? UNKNOWN : `${figure(sum('connected'))} / ${figure(sum('sockets'))} ${TEXT.sockets}`,
   );
   for (const stage of stages) {
     const { name, status, rate } = stage;

@@ -4,7 +4,7 @@ import type { PriceColumns } from '../../lib/web/desk_chart_routes.ts';
 import type { PricesLatest } from '../../lib/web/series_routes.ts';
 import { Chart } from '../ui/chart.tsx';
 import { useChoice, useData, withQuery } from '../ui/data.ts';
-import { figure, fixed } from '../ui/format.ts';
+import { exact, figure, fixed } from '../ui/format.ts';
 import { Card, Choice, Empty, Figure, Figures, Loaded, Select, Table, Time } from '../ui/parts.tsx';
 import { texts } from '../ui/settings.ts';
 import {
@@ -13,7 +13,6 @@ import {
   CoinPlace,
   DAY_MARKS,
   daysOf,
-  exact,
   Late,
   Missing,
   RANGES,

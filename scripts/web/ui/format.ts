@@ -26,6 +26,12 @@ export function figure(value: number | null | undefined): string {
   return numberFormat({ maximumSignificantDigits: Math.abs(value) >= 10_000 ? 7 : 5 }).format(value);
 }
 
+/** All digits that a price has. */
+export function exact(value: number | null | undefined): string {
+  if (value === null || value === undefined || !Number.isFinite(value)) return UNKNOWN;
+  return numberFormat({ maximumFractionDigits: 18 }).format(value);
+}
+
 /** Text of a decimal with its thousands apart; no digit is lost. */
 export function decimal(text: string | null | undefined): string {
   if (text === null || text === undefined || text === '') return UNKNOWN;
@@ -87,5 +93,7 @@ export function time(ms: number | null | undefined, detail: TimeDetail = 'second
 
 /** The same moment in the two zones, for whoever points at a time. */
 export function bothTimes(ms: number): string {
-  return `${time(ms, 'second', undefined)} local · ${time(ms, 'second', BEIJING)} 北京`;
+  // An absent zone would be the chosen one.
+  const { timeZone: own } = Intl.DateTimeFormat().resolvedOptions();
+  return `${time(ms, 'second', own)} local · ${time(ms, 'second', BEIJING)} 北京`;
 }

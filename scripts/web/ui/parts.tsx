@@ -215,14 +215,15 @@ interface PagerProps {
 
 /** Turns the pages of a list whose newest rows come first. */
 export function Pager({ total, size, offset, onTurn }: PagerProps) {
-  if (total <= size) return null;
+  // Who is on a later page of a list that became short goes back by it.
+  if (total <= size && offset === 0) return null;
   return (
     <nav class="pager" aria-label={`${TEXT.newer} / ${TEXT.older}`}>
       <button type="button" disabled={offset === 0} onClick={() => onTurn(Math.max(offset - size, 0))}>
         ← {TEXT.newer}
       </button>
       <span>
-        {offset + 1}–{Math.min(offset + size, total)} {TEXT.of} {total}
+        {Math.min(offset + 1, total)}–{Math.min(offset + size, total)} {TEXT.of} {total}
       </span>
       <button type="button" disabled={offset + size >= total} onClick={() => onTurn(offset + size)}>
         {TEXT.older} →
