@@ -338,7 +338,9 @@ describe('faults', () => {
       sent.size + dropped('trade'),
       'nothing else is missing',
     );
-    const changes = client.book().filter(({ type }) => type === 'change');
+    const changesOf = () => client.book().filter(({ type }) => type === 'change');
+    await until('all changes arrived', () => changesOf().length >= keys(sim, 'orderbook_update').length);
+    const changes = changesOf();
     assert.equal(changes.length, keys(sim, 'orderbook_update').length);
     assert.ok(
       changes.some((each, place) => each.change_id < (changes[place - 1]?.change_id ?? 0)),

@@ -330,7 +330,8 @@ describe('command', () => {
   it('announces its addresses, writes them down, and stops cleanly', async () => {
     const file = join(scratch, 'endpoints.json');
     const one = run('--port', '0', '--exchanges', 'binance_spot', '--endpoints', file);
-    await until('it listens', () => one.out().includes('"event":"listening"'));
+    // Written last, after the line that tells the addresses.
+    await until('it is ready', () => existsSync(file));
     const { control, endpoints } = JSON.parse(one.out().split('\n')[0] as string) as {
       control: string;
       endpoints: object;

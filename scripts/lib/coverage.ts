@@ -6,7 +6,7 @@ import type { Instrument } from './exchange.ts';
 import type { DataType } from './rows.ts';
 
 /** A stream whose last row is older than this is stale, s. */
-const AGE_LIMITS: Partial<Record<DataType, number>> = {
+export const AGE_LIMITS: Partial<Record<DataType, number>> = {
   trade: 60,
   orderbook: 60,
   orderbook_update: 60,

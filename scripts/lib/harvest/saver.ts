@@ -85,8 +85,7 @@ export class Saver {
     HARVEST_KINDS.map((kind) => [kind, { waiting: [], saving: 0, since: 0, tail: Promise.resolve() }]),
   );
   private readonly writers = new Map<string, JsonlWriter>();
-  /** Apart: what needs no table does not wait for a database that hangs. */
-  private readonly fileSlots: Slots;
+  /** Of tables only: what needs none does not wait for a database that hangs. */
   private readonly tableSlots: Slots;
   /** By file, rows that a process before this one wrote after its last checkpoint: they are derived again, and are there. */
   private readonly undone = new Map<string, Undone>();
@@ -94,7 +93,6 @@ export class Saver {
   private files: Promise<unknown> = Promise.resolve();
 
   constructor(private readonly options: SaverOptions) {
-    this.fileSlots = new Slots(options.concurrency);
     this.tableSlots = new Slots(options.concurrency);
   }
 
@@ -225,7 +223,7 @@ export class Saver {
     const { options } = this;
     options.stop.throwIfAborted();
     const letters: HarvestLetter[] = [];
-    const failed = await this.fileSlots.run(() => this.exclusively(async () => this.writeFiles(kind, rows)));
+    const failed = await this.exclusively(async () => this.writeFiles(kind, rows));
     for (const { rows: unwritten, reason } of failed) {
       const sinks = isRaw(kind) ? (['jsonl'] as const) : (['jsonl', 'clickhouse'] as const);
       letters.push(...unwritten.map((row) => ({ row, sinks, reason })));

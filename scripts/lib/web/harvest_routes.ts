@@ -22,6 +22,7 @@ import {
   signalsSource,
   WITHIN,
 } from './harvest_series.ts';
+import { Kept } from './kept.ts';
 import { MarketDatabase } from './market_database.ts';
 import { limit, offset } from './parameters.ts';
 import { type Route, route, type WebContext, WebError } from './route.ts';
@@ -67,33 +68,37 @@ export type HarvestReached = z.infer<typeof REACHED_ANSWER>;
 const STATE = z.looseObject({ last_run: time.default(null), data_time: time.default(null) });
 
 /** By service: who asks again at once is told the same markets. */
-const known = new WeakMap<WebContext, { at: number; markets: HarvestMarket[] }>();
+const known = new WeakMap<WebContext, Kept<HarvestMarket[]>>();
 
 /**
  * The markets that have seconds. Each is the next one after the one before in the table's order, so that it costs as many short reads as there are
  * markets, however many rows they have.
  */
-async function marketsOf(context: WebContext, gone: AbortSignal): Promise<HarvestMarket[]> {
-  const kept = known.get(context);
-  if (kept !== undefined && Math.abs(context.clock() - kept.at) < MARKETS_KEPT_MS) return kept.markets;
+async function lookForMarkets(context: WebContext): Promise<HarvestMarket[]> {
   const markets: HarvestMarket[] = [];
   const query = `SELECT exchange, market_type, symbol FROM ${context.config.signalsDatabase}.features
 WHERE exchange > {exchange:String} OR (exchange = {exchange:String} AND market_type > {market_type:String})
   OR (exchange = {exchange:String} AND market_type = {market_type:String} AND symbol > {symbol:String})
 ORDER BY exchange, market_type, symbol LIMIT 1`;
   let last = { exchange: '', market_type: '', symbol: '' };
-  while (markets.length < MOST_MARKETS) {
+  for (;;) {
     const [next] = await MarketDatabase.of(context).rows<[Exchange, MarketType, string]>(
       signalsSource(context),
       { query, params: last, settings: SETTINGS },
-      gone,
+      // Not one reader's: others wait for it, too.
+      context.stop,
     );
-    if (next === undefined) break;
+    if (next === undefined) return markets;
+    if (markets.length === MOST_MARKETS) throw new WebError(500, `the harvest has more than ${MOST_MARKETS} markets`);
     const [exchange, market_type, symbol] = next;
     markets.push((last = { exchange, market_type, symbol }));
   }
-  known.set(context, { at: context.clock(), markets });
-  return markets;
+}
+
+function marketsOf(context: WebContext): Promise<HarvestMarket[]> {
+  let kept = known.get(context);
+  if (kept === undefined) known.set(context, (kept = new Kept(MARKETS_KEPT_MS)));
+  return kept.get(context.clock(), () => lookForMarkets(context));
 }
 
 /** Of each market and kind the newest row's times, all in one query; each is a short read from the end of the market's rows. */
@@ -136,16 +141,16 @@ function newestFirst(kind: SignalKind): string {
   return names.map((name) => `${name} DESC`).join(', ');
 }
 
-async function harvestNow(context: WebContext, gone: AbortSignal): Promise<Harvest> {
+async function harvestNow(context: WebContext): Promise<Harvest> {
   const harvesters = EXCHANGES.flatMap((exchange) => {
     const state = stateOf(context, `ofi_cvd_harvester_${exchange}.json`, STATE);
     return state === null ? [] : [{ exchange, last_run: state.last_run, data_time: state.data_time }];
   });
-  return { success: true, harvesters, markets: await marketsOf(context, gone) };
+  return { success: true, harvesters, markets: await marketsOf(context) };
 }
 
 async function harvestReached(context: WebContext, gone: AbortSignal): Promise<HarvestReached> {
-  const markets = await marketsOf(context, gone);
+  const markets = await marketsOf(context);
   const reached = await reachedBy(context, markets, gone);
   const named = markets.map((market, i) => ({
     ...market,
@@ -258,7 +263,7 @@ export const HARVEST_ROUTES: Route[] = [
     ...{ method: 'GET', path: '/api/harvest' },
     summary: 'Which markets the harvest of microstructure has, and when its processes were last seen.',
     answer: HARVEST_ANSWER,
-    handle: (context, { gone }) => harvestNow(context, gone),
+    handle: (context) => harvestNow(context),
   }),
   route({
     ...{ method: 'GET', path: '/api/harvest/reached' },

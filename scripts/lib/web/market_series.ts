@@ -76,9 +76,9 @@ const readingSeries = z.object({
   max: decimals.meta({ description: PER_POINT }),
   last: decimals.meta({ description: PER_POINT }),
   rows: counts.meta({ description: PER_POINT }),
-  latest: z
-    .object({ time: z.number(), value: z.string() })
-    .meta({ description: 'the newest row of the time that was asked for; event time, ms' }),
+  latest: z.object({ time: z.number(), value: z.string() }).meta({
+    description: 'the newest row between `from` and `to` of this answer, which are whole points; event time, ms',
+  }),
 });
 const READINGS_ANSWER = z.object({ type: z.enum(READING_TYPES), ...frame, series: z.array(readingSeries) });
 export type ReadingSeries = z.infer<typeof READINGS_ANSWER>;
@@ -103,7 +103,9 @@ const LIQUIDATIONS_ANSWER = z.object({
   ...frame,
   series: z.array(z.object({ ...stream, ...sums })),
   total: z.object(sums).meta({ description: 'of all streams that were asked for' }),
-  whole: whole.meta({ description: 'of all streams, from `from` to `to`; null: no row' }),
+  whole: whole.meta({
+    description: 'of all streams, from `from` to `to` of this answer, which are whole points; null: no row',
+  }),
 });
 export type LiquidationSeries = z.infer<typeof LIQUIDATIONS_ANSWER>;
 

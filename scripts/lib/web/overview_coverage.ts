@@ -8,15 +8,15 @@ import { instrumentsOf } from '../asked_instruments.ts';
 import { type Limits, readLimits } from '../checks/limits.ts';
 import { OperatorError } from '../cli.ts';
 import type { Config } from '../config.ts';
+import { AGE_LIMITS } from '../coverage.ts';
 import { createLogger } from '../log.ts';
 import { DATA_TYPES, type DataType, EXCHANGES, type Exchange, type MarketType } from '../rows.ts';
 import { HotStreams, type StreamNewest } from './overview_streams.ts';
 import { type WebContext, WebError } from './route.ts';
 
-const MINUTE_MS = 60_000;
+const SECOND_MS = 1000;
+const MINUTE_MS = 60 * SECOND_MS;
 const HOUR_MS = 60 * MINUTE_MS;
-/** Of what comes all the time: as `statusOf` of lib/coverage.ts has it, which a test holds this against. */
-const CONTINUOUS_LATE_MS = 60_000;
 /** Samples of books come so seldom as they are asked for: two may be missed. */
 const BOOK_INTERVALS = 3;
 /** Of what comes in steps: half a step for its way, and one that is still due. As `SilenceWatch` waits 150 s for what comes each minute. */
@@ -86,7 +86,7 @@ export function cadenceOf(
 ): Cadence {
   if (CONTINUOUS.includes(type)) {
     const everyMs = type === 'orderbook' && orderbookIntervalMs > 0 ? orderbookIntervalMs : null;
-    const lateMs = Math.max(CONTINUOUS_LATE_MS, BOOK_INTERVALS * (everyMs ?? 0));
+    const lateMs = Math.max(AGE_LIMITS[type]! * SECOND_MS, BOOK_INTERVALS * (everyMs ?? 0));
     return { kind: 'continuous', everyMs, lateMs, silentMs: Math.max(limits.freshness_minutes * MINUTE_MS, lateMs) };
   }
   const series = EXCHANGE_MODULES[exchange]?.readings?.find(

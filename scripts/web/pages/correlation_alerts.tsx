@@ -30,6 +30,7 @@ const TEXT = texts({
   rule: ['rule', '规则'],
   gone: ['traded no more', '已停止交易'],
   rows: ['Correlation / lag', '相关系数 / 延迟'],
+  noneOfThese: ['None of these has been told yet.', '尚无此类事件。'],
   noHistory: [
     'No anomaly has begun or ended yet. correlation_alert.ts writes them to data/correlation/correlation_alerts.jsonl.',
     '尚无异常开始或结束。由 correlation_alert.ts 写入 data/correlation/correlation_alerts.jsonl。',
@@ -97,7 +98,7 @@ export function AlertHistory() {
               label={TEXT.history}
               rows={data}
               keyOf={({ id }) => id}
-              empty={TEXT.noHistory}
+              empty={event === 'all' ? TEXT.noHistory : TEXT.noneOfThese}
               columns={[
                 { title: TEXT.time, cell: ({ timestamp }) => <Time ms={timestamp} detail="minute" /> },
                 {

@@ -13,6 +13,7 @@ const TEXT = texts({
   standing: ['standing', '未恢复'],
   over: ['over', '已恢复'],
   all: ['all', '全部'],
+  noneOver: ['No alert is over.', '没有已恢复的告警。'],
   noneStanding: ['No alert stands.', '没有未恢复的告警。'],
   none: [
     'No alert was raised yet: monitor.ts raises them by what its rounds find.',
@@ -91,7 +92,7 @@ export function AlertsCard({ token, turn, onChange }: AlertsProps) {
               label={TEXT.alerts}
               rows={alerts}
               keyOf={({ fingerprint }) => fingerprint}
-              empty={state === 'standing' ? TEXT.noneStanding : TEXT.none}
+              empty={state === 'standing' ? TEXT.noneStanding : state === 'over' ? TEXT.noneOver : TEXT.none}
               columns={[
                 { title: TEXT.severity, cell: ({ severity }) => <SeverityBadge severity={severity} /> },
                 {

@@ -7,6 +7,9 @@ const TEXT = texts({
   odd: ['The service answered something that is not JSON', '服务的应答不是 JSON'],
 });
 
+/** A request that hangs must not leave old figures looking like new ones. The API itself gives up a query after 30 s. */
+const ANSWER_LIMIT_MS = 60_000;
+
 /** An answer that is not the one asked for; its message is one line for people. */
 export class ApiError extends Error {
   constructor(
@@ -30,19 +33,22 @@ export async function ask<T>(path: string, { method = 'GET', body, token, signal
   const headers: Record<string, string> = {};
   if (body !== undefined) headers['content-type'] = 'application/json';
   if (token !== undefined) headers.authorization = `Bearer ${token}`;
+  // What changes something is waited for as long as it takes.
+  const limit = method === 'GET' ? [AbortSignal.timeout(ANSWER_LIMIT_MS)] : [];
   let answer: Response;
+  let text: string;
   try {
     answer = await fetch(path, {
       method,
       headers,
-      signal: signal ?? null,
+      signal: AbortSignal.any([...(signal === undefined ? [] : [signal]), ...limit]),
       body: body === undefined ? null : JSON.stringify(body),
     });
+    text = await answer.text();
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new ApiError(0, TEXT.away);
   }
-  const text = await answer.text();
   let value: unknown;
   try {
     value = JSON.parse(text);
