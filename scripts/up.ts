@@ -33,6 +33,7 @@ import { isPortFree } from './lib/free_port.ts';
 import { ledgerTable } from './lib/ledger.ts';
 import { takeLock } from './lib/lock.ts';
 import { pause } from './lib/pause.ts';
+import { SERVICES } from './lib/services.ts';
 import { System, type SystemPlan } from './lib/system.ts';
 
 const PROBE_LIMIT_MS = 4000;
@@ -43,13 +44,10 @@ const DEMO_LIQUIDATION_DELAY = '15s';
 /** Without a terminal a status line is told this often. */
 const PLAIN_STATUS_MS = 10_000;
 
-/** They read what the others store. The first ones first: the pages are there at once. */
-const READERS = [
-  ...['web', 'monitor', 'sar_slope_collector', 'escape_signal_calc', 'coin_price_tracker', 'unified_data_collector'],
-  ...['major_events_monitor', 'ofi_cvd_harvester', 'correlation_alert'],
-];
-/** It asks for the owner's own positions, and is of use only to who has given keys. */
-const POSITIONS_READER = 'anchor_data_collector';
+/** They read what the others store. The pages come first: they are there at once. */
+const READERS = SERVICES.filter(({ role }) => role === 'reader').map(({ name }) => name);
+/** They ask for the owner's own positions, and are of use only to who has given keys. */
+const POSITIONS_READERS = SERVICES.filter(({ role }) => role === 'keys').map(({ name }) => name);
 const DEMO_TOKEN = 'marketprism-demo';
 
 const OPTIONS = {
@@ -106,7 +104,7 @@ async function makePlan(argv?: string[]): Promise<Plan> {
     forMs,
     report: options.report ?? null,
     seed: options.seed,
-    readers: options.core ? [] : config.okxKey === undefined ? READERS : [...READERS, POSITIONS_READER],
+    readers: options.core ? [] : config.okxKey === undefined ? READERS : [...READERS, ...POSITIONS_READERS],
     env,
     say,
   };

@@ -4,6 +4,7 @@ import { createWriteStream, existsSync, mkdirSync, type WriteStream } from 'node
 import { join } from 'node:path';
 import { OperatorError } from './cli.ts';
 import { pause } from './pause.ts';
+import { nodeFlags } from './services.ts';
 
 /** Waits before a restart: doubling from the first to the last; a child that lived this long starts them anew. */
 const FIRST_WAIT_MS = 500;
@@ -30,7 +31,8 @@ export interface ChildPlan {
 /** A script of this project as a child. */
 export function scriptPlan(script: string, args: string[], env: NodeJS.ProcessEnv, logDir: string): ChildPlan {
   const path = join(import.meta.dirname, '..', `${script}.ts`);
-  return { name: script, command: process.execPath, args: ['--import', 'tsx', path, ...args], env, logDir };
+  const flags = [...nodeFlags(script), '--import', 'tsx'];
+  return { name: script, command: process.execPath, args: [...flags, path, ...args], env, logDir };
 }
 
 export interface ChildExit {
