@@ -1,23 +1,27 @@
 /** The embedded ClickHouse: the engine in this process, served over ClickHouse's HTTP interface. */
 import { spawn } from 'node:child_process';
 import { accessSync, constants, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { flags, OperatorError, runAsScript, UsageError, wholeNumber } from './lib/cli.ts';
+import { loadConfig } from './lib/config.ts';
 import { DiskGuard, untilRoom } from './lib/embedded/disk_guard.ts';
 import { Engine } from './lib/embedded/engine.ts';
 import { DEFAULT_SESSIONS, engineEnvironment, SPARE_THREADS } from './lib/embedded/environment.ts';
 import { EmbeddedServer } from './lib/embedded/server.ts';
 import { type Lock, takeLock } from './lib/lock.ts';
 import { createLogger, type Logger } from './lib/log.ts';
+import { tellManager, tellReady } from './lib/service_manager.ts';
+import { Answering } from './lib/vital_signs.ts';
 
 const USAGE = `
-Usage: npx tsx scripts/clickhouse_embedded.ts --data-dir DIR [flags]
+Usage: npx tsx scripts/clickhouse_embedded.ts [flags]
 
 Runs the ClickHouse engine (npm chdb) on one data directory and serves the ClickHouse HTTP interface, so that
 @clickhouse/client and curl work as with a server. One process per data directory.
 
-  --data-dir DIR    where the data is kept (made when missing)
+  --data-dir DIR    where the data is kept (made when missing; default: clickhouse in MARKETPRISM_DATA_DIR, of a demo in its demo folder)
   --port N          port, 0 picks a free one (default 8123)
   --host ADDRESS    address to listen on (default 127.0.0.1; there are no passwords)
   --sessions N      queries that run side by side, 3 to 64 (default 6)
@@ -42,6 +46,9 @@ const MIN_MEMORY_BYTES = 256 * 1024 ** 2;
 
 /** A killed holder of the data directory is gone within this time. */
 const LOCK_WAIT_MS = 1000;
+
+/** A busy engine answers this within a second or two: it has a session of its own. */
+const ANSWER_LIMIT_MS = 20_000;
 
 /** Set in the child that does the work, so that it does not start another one. */
 const CHILD_MARK = 'MARKETPRISM_EMBEDDED_CHILD';
@@ -156,7 +163,12 @@ async function serve(options: Omit<EmbeddedOptions, 'stop'>): Promise<number> {
     return null;
   });
   if (embedded === null) process.exit(0);
+  // A query as anybody sends it, through its own port.
+  const host = options.host === '0.0.0.0' ? '127.0.0.1' : options.host;
+  const question = `http://${host}:${embedded.port}/?query=SELECT%201`;
+  tellReady(options.log, [new Answering(question, ANSWER_LIMIT_MS)]);
   const why = await asked;
+  tellManager('STOPPING=1');
   options.log.info({ event: 'stopping', why });
   await embedded.close();
   options.log.info({ event: 'stopped' });
@@ -192,9 +204,8 @@ async function main(): Promise<number> {
     sessions: { type: 'string', default: String(DEFAULT_SESSIONS) },
     memory: { type: 'string', default: String(DEFAULT_MEMORY_BYTES) },
   });
-  if (!given['data-dir']) throw new UsageError('--data-dir DIR is needed (--help lists the flags)');
   const options: Omit<EmbeddedOptions, 'stop'> = {
-    dataDir: given['data-dir'],
+    dataDir: given['data-dir'] ?? join(loadConfig().dataDir, 'clickhouse'),
     port: wholeNumber('--port', given.port, 0, 65_535),
     host: given.host,
     sessions: wholeNumber('--sessions', given.sessions, 3, 64),

@@ -33,13 +33,17 @@ import { createLogger, type Logger } from './lib/log.ts';
 import { pause } from './lib/pause.ts';
 import type { Publisher } from './lib/publisher.ts';
 import { type Check, createRegistry, healthDocument, serveStatus, untilStopped } from './lib/service.ts';
+import { tellReady } from './lib/service_manager.ts';
 import { streamDefinitions, streamOf, subjectOf } from './lib/streams.ts';
+import { Vital } from './lib/vital_signs.ts';
 
 /** At a stop, acknowledgements are awaited this long: the whole stop has 10 s. */
 const DRAIN_LIMIT_MS = 6000;
 /** How often it is looked whether sockets may be read again, if nothing else tells. */
 const BALANCE_MS = 250;
 const ONCE_LIMIT_MS = 60_000;
+/** An exchange from which nothing comes, and which is not even tried: this long, beyond the wait after a region block. */
+const STUCK_MS = 300_000;
 /** At a start the broker is there by then, or away. */
 const BROKER_WITHIN_MS = 1000;
 /** Between questions to a broker that does not answer. */
@@ -287,6 +291,9 @@ async function main(): Promise<number> {
   const http = { health, registry, log };
   const healthServer = await serveStatus({ ...http, port: config.healthPort, portName: 'HEALTH_CHECK_PORT' });
   const metricsServer = await serveStatus({ ...http, port: config.metricsPort, portName: 'METRICS_PORT' });
+  const stuckMs = config.blockedRetryMs + STUCK_MS;
+  const parts = collector.runners.map((each) => new Vital(each.module.exchange, stuckMs, () => each.steps));
+  tellReady(log, parts);
   log.info({ event: 'started', boot: collector.boot, health: healthServer.port, metrics: metricsServer.port });
   const finished = options.once ? await Promise.race([stopped, firstRows(collector)]) : await stopped;
   const complete = await collector.stop();

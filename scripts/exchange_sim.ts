@@ -4,10 +4,11 @@
  */
 
 import { renameSync, writeFileSync } from 'node:fs';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { z } from 'zod';
 import { flags, OperatorError, runAsScript, UsageError, wholeNumber } from './lib/cli.ts';
 import { createLogger, type Logger } from './lib/log.ts';
+import { tellManager, tellReady } from './lib/service_manager.ts';
 import { liveThrough, VenueClock } from './lib/sim/clock.ts';
 import { DATA_KINDS } from './lib/sim/faults.ts';
 import { Ledger, type LedgerReport } from './lib/sim/ledger.ts';
@@ -15,11 +16,13 @@ import { type ReplayOptions, type SimulatorOptions, TRADE_HISTORY } from './lib/
 import { closeServer, encodeFrame, listen, type Served, serve, urlOf, type Venue, Wire } from './lib/sim/venue.ts';
 import { VENUES } from './lib/sim/venues.ts';
 import { steadyNow } from './lib/steady.ts';
+import { Vital } from './lib/vital_signs.ts';
 
 const USAGE = `
 exchange_sim.ts: simulated exchanges on 127.0.0.1, each with its venue's own protocol, for demos and tests.
 
-  --port N                  control port (default 9600, 0 = a free one); each exchange takes a free port of its own
+  --port N                  control port (default 9600); the exchanges take the ports after it, so that who was connected finds them again
+                            after a restart. 0: free ones
   --seed N                  same seed, same market (default 1)
   --exchanges A,B           default: all six (binance_spot, binance_derivatives, okx_spot, okx_derivatives, deribit_derivatives,
                             hyperliquid)
@@ -61,6 +64,7 @@ Example: npx tsx scripts/exchange_sim.ts --port 0 --seed 7 --endpoints /tmp/endp
 
 /** The markets run in steps of this length: short against a depth update, long against the cost of a timer. */
 const TICK_MS = 10;
+const STUCK_MS = 30_000;
 /** An exchange can be made to skip this much at once, in seconds. */
 const MAX_SKIP_SECONDS = 7200;
 /** A coin leaves BTC for a year at most. */
@@ -117,6 +121,8 @@ export type Endpoints = Record<string, { ws: string; rest: string }>;
 export interface Simulator {
   readonly control: string;
   readonly endpoints: Endpoints;
+  /** Steps of the markets so far. */
+  ticks(): number;
   ledger(): LedgerReport;
   /** Distinct keys written for one stream, in the order of writing. */
   keys(stream: { exchange: string; symbol: string; data_type: string }): string[];
@@ -180,7 +186,9 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     const make = VENUES[name];
     if (!make) throw new UsageError(`--exchanges: "${name}" is none of ${Object.keys(VENUES).join(', ')}`);
     const venue = make(name, wire, options);
-    running.set(name, { venue, wire, clock, served: await serve(venue, wire) });
+    const place = Object.keys(VENUES).indexOf(name);
+    const venuePort = options.port ? options.port + 1 + place : 0;
+    running.set(name, { venue, wire, clock, served: await serve(venue, wire, venuePort) });
   }
   for (const { exchange: name } of options.replays ?? []) {
     if (!running.has(name)) throw new UsageError(`--exchange: "${name}" is not among the exchanges`);
@@ -191,11 +199,16 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
   }
   const desk = new ControlDesk(ledger, running, options.log);
   const server = createServer((request, response) => desk.answer(request, response));
-  const port = await listenForControl(server, options.port ?? 0);
-  const tick = setInterval(() => desk.advance(), TICK_MS);
+  const port = await listen(server, options.port ?? 0);
+  let ticks = 0;
+  const tick = setInterval(() => {
+    desk.advance();
+    ticks += 1;
+  }, TICK_MS);
   return {
     control: `http://127.0.0.1:${port}`,
     endpoints,
+    ticks: () => ticks,
     ledger: () => desk.report(),
     keys: (stream) => [...(ledger.find(stream)?.keyLines() ?? [])].map((line) => line.trim()),
     apply: (action) => desk.apply(action),
@@ -204,15 +217,6 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
       await Promise.all([...[...running.values()].map(({ served }) => served.close()), closeServer(server)]);
     },
   };
-}
-
-async function listenForControl(server: Server, port: number): Promise<number> {
-  try {
-    return await listen(server, port);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error;
-    throw new OperatorError(`port ${port} on 127.0.0.1 is in use: choose another --port, or 0 for a free one`);
-  }
 }
 
 /** The operator's side: the ledger, and faults on demand. */
@@ -447,10 +451,12 @@ async function main(): Promise<number> {
   log.info({ event: 'listening', control: simulator.control, endpoints: simulator.endpoints });
   // The file comes last: who waits for it finds the control address told.
   if (endpointsFile !== undefined) writeEndpoints(endpointsFile, simulator.endpoints);
+  tellReady(log, [new Vital('markets', STUCK_MS, () => simulator.ticks())]);
   const signal = await new Promise<string>((stop) => {
     process.once('SIGINT', stop);
     process.once('SIGTERM', stop);
   });
+  tellManager('STOPPING=1');
   const { frames, bytes, sockets } = simulator.ledger();
   await simulator.close();
   log.info({ event: 'stopped', signal, frames, bytes, sockets });

@@ -31,7 +31,9 @@ import { catchUp, EVERY_MS, SCHEDULE } from './lib/monitor_schedule.ts';
 import { notifiersOf } from './lib/notifiers.ts';
 import { pause } from './lib/pause.ts';
 import { type Check, createRegistry, healthDocument, untilStopped } from './lib/service.ts';
+import { tellReady } from './lib/service_manager.ts';
 import { steadyNow } from './lib/steady.ts';
+import { Vital } from './lib/vital_signs.ts';
 
 /** A round that is later than this is told in health. */
 const LATE_ROUND_MS = 2 * EVERY_MS.quick;
@@ -54,6 +56,7 @@ async function main(): Promise<number> {
   const crons = DEPTHS.map((depth) => new Cron(SCHEDULE[depth], { timezone: config.timeZone }, () => void due(depth)));
   // Services that were started together with this one are not up yet.
   const first = setTimeout(() => void due(catchUp(monitor.last, Date.now())), config.healthGraceSeconds * 1000);
+  tellReady(log, [new Vital('rounds', LATE_ROUND_MS)]);
   log.info({ event: 'started', port: config.monitorPort, notifiers: notifiers.map(({ name }) => name) });
   await untilStopped(log);
   clearTimeout(first);

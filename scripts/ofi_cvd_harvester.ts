@@ -45,6 +45,11 @@ import { runValidate } from './lib/harvest/validate.ts';
 import { createLogger } from './lib/log.ts';
 import { EXCHANGES, type Exchange } from './lib/rows.ts';
 import { untilStopped } from './lib/service.ts';
+import { tellReady } from './lib/service_manager.ts';
+import { Vital } from './lib/vital_signs.ts';
+
+/** A save of all that is in memory may wait for the database this long. */
+const STUCK_MS = 600_000;
 
 const LINE = z.looseObject({ type: z.string() });
 
@@ -78,6 +83,7 @@ async function harvest(exchange: Exchange, symbol: string | undefined, once: boo
   const stopped = untilStopped(log).then(() => stop.abort());
   const symbols = symbol === undefined ? null : new Set([symbol]);
   const service = await HarvestService.open({ config, exchange, log, symbols, stop: stop.signal });
+  tellReady(log, [new Vital('harvest', STUCK_MS, () => service.steps)]);
   log.info({ event: 'started', exchange });
   await service.run(once);
   await service.close();

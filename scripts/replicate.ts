@@ -43,8 +43,10 @@ import {
 } from './lib/replication.ts';
 import { ensureTier, ensureViews } from './lib/schema.ts';
 import { type Check, createRegistry, gaugeMaker, healthDocument, serveStatus, untilStopped } from './lib/service.ts';
+import { tellReady } from './lib/service_manager.ts';
 import { steadyNow } from './lib/steady.ts';
 import { durableName, streamOf } from './lib/streams.ts';
+import { signOfLife, Vital } from './lib/vital_signs.ts';
 
 /** Windows of one table before the next table has its turn. */
 const MAX_WINDOWS = 20;
@@ -60,6 +62,8 @@ const LAG_DEGRADED_MIN = 60;
 const LAG_ALARMS_H = [12, 24, 48];
 /** Above `max_execution_time`. */
 const REQUEST_TIMEOUT_MS = 120_000;
+/** Longer than the longest statement. */
+const STUCK_MS = 300_000;
 const HOUR_MS = 3_600_000;
 
 class Replicator {
@@ -112,6 +116,8 @@ class Replicator {
       } catch (error) {
         this.stop.throwIfAborted();
         this.lastError = (error as Error).message.slice(0, 300);
+        // That it tries is progress, too.
+        signOfLife();
         const urls = [config.clickhouseUrl, config.coldClickhouseUrl].map(shownUrl);
         this.log.warn({ event: 'database_away', urls, err: error, wait_ms: wait });
         await pause(wait, this.stop);
@@ -133,6 +139,7 @@ class Replicator {
       // A server is away rather than this one table: the others need not wait for it one after the other.
       if (table.stats.disagreement === null) attempts = 1;
     }
+    signOfLife();
     await this.measure();
     if (steadyNow() - this.lastDaysAt > DAYS_EVERY_MS) await this.dropDays();
     this.lastPassAt = Date.now();
@@ -321,6 +328,7 @@ async function serve(replicator: Replicator, watch: ConnectionWatch, stop: Abort
   const { config } = replicator;
   const http = { health: () => replicator.health(), registry: registerMetrics(replicator, watch), log };
   const server = await serveStatus({ ...http, port: config.replicatePort, portName: 'COLD_STORAGE_HTTP_PORT' });
+  tellReady(log, [new Vital('rounds', STUCK_MS)]);
   log.info({ event: 'started', health: server.port });
   try {
     // Health is served already: that a server is away is seen there.

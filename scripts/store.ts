@@ -42,9 +42,11 @@ import { PullConsumer } from './lib/pull_consumer.ts';
 import { DATA_TYPES, type DataType } from './lib/rows.ts';
 import { ensureTier } from './lib/schema.ts';
 import { type Check, createRegistry, healthDocument, serveStatus, untilStopped } from './lib/service.ts';
+import { tellReady } from './lib/service_manager.ts';
 import { createStoreMeters, registerStoreGauges, type StoreMeters } from './lib/store_metrics.ts';
 import { durableName, streamDefinitions, streamOf } from './lib/streams.ts';
 import { TableStore } from './lib/table_store.ts';
+import { Vital, type VitalPart } from './lib/vital_signs.ts';
 
 /** What one type may hold in memory ahead of its table, bytes. Ten types, of which four or five are busy. */
 const BUFFER_BYTES = 8 * 1024 * 1024;
@@ -66,6 +68,8 @@ const ACK_TIMEOUT_MS = 5000;
 
 /** What the database has not answered this long after a stop is left: the next store waits until it is over, and looks. */
 const LEAVE_MS = 5000;
+/** Longer than the longest that a table waits for one answer. */
+const STUCK_MS = 180_000;
 
 /** The parts of a running store. */
 interface Store {
@@ -343,9 +347,13 @@ async function main(): Promise<number> {
   registerStoreGauges(registry, store);
   const http = { health: () => health(store), registry, log };
   const server = await serveStatus({ ...http, port: config.storePort, portName: 'HOT_STORAGE_HTTP_PORT' });
+  // Up before its database is: that one may be away for long, and /health says so.
+  const parts: VitalPart[] = [];
+  tellReady(log, parts);
   const work = async () => {
     await prepareDatabase(base, stop);
     store.tables = await openTables(base, stop);
+    parts.push(...store.tables.map((table) => new Vital(`table of ${table.type}`, STUCK_MS, () => table.steps)));
     log.info({ event: 'started', health: server.port, database: config.hotDatabase });
     const watching = Promise.all([watchBacklog(store, stop), keepCheckpoints(store, stop)]);
     const keeper = options.once ? null : keepGaps(store);

@@ -40,7 +40,6 @@ const PROBE_LIMIT_MS = 4000;
 /** Less free disk than this would end in a full one within minutes. */
 const LEAST_FREE_BYTES = 2 ** 30;
 const STATUS_MS = 1000;
-const DEMO_LIQUIDATION_DELAY = '15s';
 /** Without a terminal a status line is told this often. */
 const PLAIN_STATUS_MS = 10_000;
 
@@ -92,8 +91,6 @@ async function makePlan(argv?: string[]): Promise<Plan> {
   const config = loadConfig(env);
   if (mode === 'demo') {
     env.MARKETPRISM_ENDPOINTS = join(config.dataDir, DEMO_ENDPOINTS);
-    // The simulated history tells liquidations after seconds, so that a short run sees some.
-    env.MARKETPRISM_LIQUIDATION_DELAY ??= DEMO_LIQUIDATION_DELAY;
     env.MARKETPRISM_API_TOKEN ??= DEMO_TOKEN;
   }
   return {

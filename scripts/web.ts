@@ -22,6 +22,8 @@ import { createClickHouse } from './lib/clickhouse.ts';
 import { loadConfig } from './lib/config.ts';
 import { createLogger } from './lib/log.ts';
 import { createRegistry, healthDocument, untilStopped } from './lib/service.ts';
+import { tellReady } from './lib/service_manager.ts';
+import { Answering } from './lib/vital_signs.ts';
 import { ABOUT_ROUTES } from './lib/web/about_routes.ts';
 import { DESK_CHART_ROUTES } from './lib/web/desk_chart_routes.ts';
 import { warmUp } from './lib/web/desk_files.ts';
@@ -36,6 +38,9 @@ import type { Route, WebContext } from './lib/web/route.ts';
 import { serve } from './lib/web/server.ts';
 import { serviceChecks } from './lib/web/service_health.ts';
 import { SOAK_ROUTES } from './lib/web/soak_routes.ts';
+
+/** This process answers itself at once, or hangs. */
+const ANSWER_LIMIT_MS = 10_000;
 
 export const ROUTES: Route[] = [
   ...ABOUT_ROUTES,
@@ -68,6 +73,7 @@ async function main(): Promise<number> {
   const stopped = untilStopped(log);
   const registry = createRegistry({ dataDir: config.dataDir });
   const served = await serve({ context, routes: ROUTES, checks, registry });
+  tellReady(log, [new Answering(`${served.url}/ping`, ANSWER_LIMIT_MS)]);
   log.info({ event: 'started', url: served.url, routes: ROUTES.length });
   // Whoever asks first need not wait for all of it.
   warmUp(context).catch((error: unknown) => log.error({ event: 'warm_up_failed', err: error }));

@@ -819,7 +819,7 @@ test('a second process on the same data directory says who holds it, and other f
     ['--nonsense'],
     ['--data-dir', root, '--port', 'x'],
     ['--data-dir', root, '--memory', '1'],
-    [],
+    ['--sessions', '1'],
   ]) {
     const { code, lines } = await run(wrong);
     assert.deepEqual([code, lines.length], [64, 1], wrong.join(' '));

@@ -4,6 +4,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type ClickHouseClient, ClickHouseError, type ClickHouseSettings, createClient } from '@clickhouse/client';
 import { crashPoint } from './crash_points.ts';
 import { pause } from './pause.ts';
+import { signOfLife } from './vital_signs.ts';
 
 /**
  * Every insert: the answer comes after the write, a misspelt member or a null where none is allowed is an error and not a 0,
@@ -67,6 +68,7 @@ export async function insertLines(
   for await (const _chunk of stream) {
     // The body is empty; reading it to its end frees the connection.
   }
+  signOfLife();
 }
 
 /** A body in two pieces, of which the first is handed to the system before the second is there. */
@@ -86,6 +88,7 @@ export async function selectText(
 ): Promise<string[][]> {
   const result = await client.query({ query, format: 'TabSeparated', clickhouse_settings: settings });
   const text = await result.text();
+  signOfLife();
   if (text === '') return [];
   return text
     .replace(/\n$/, '')

@@ -1,5 +1,5 @@
 /** The environment, validated at start: a wrong value is one clear line and exit 64. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -129,6 +129,9 @@ const WATERMARK_KINDS = Object.keys(WATERMARKS) as WatermarkKind[];
 const DESK_COINS =
   'BTC,ETH,XRP,BNB,SOL,LTC,DOGE,SUI,TRX,TON,ETC,BCH,HBAR,XLM,FIL,LINK,CRO,DOT,UNI,NEAR,APT,CFX,CRV,STX,LDO,TAO,AAVE';
 
+/** The simulated history tells liquidations after seconds, so that a short run sees some. */
+const DEMO_LIQUIDATION_DELAY_MS = 15_000;
+
 /** In a demo's data directory: where its exchanges are. */
 export const DEMO_ENDPOINTS = 'endpoints.json';
 
@@ -144,6 +147,9 @@ const list = z.string().transform((text) =>
     .map((item) => item.trim())
     .filter((item) => item !== ''),
 );
+
+/** `LoadCredential=marketprism:/etc/marketprism/credentials` in each unit. */
+export const CREDENTIAL_PREFIX = 'marketprism_';
 
 /** Where custom bots of Lark (Feishu) take their messages; the id follows. */
 const LARK_BOTS = 'https://open.feishu.cn/open-apis/bot/v2/hook/';
@@ -266,7 +272,8 @@ const endpointsFile = z.partialRecord(
  */
 export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
   // An empty variable is how a unit file or a shell unsets one.
-  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''));
+  const set = Object.entries(env).filter(([, value]) => value !== undefined && value !== '');
+  const given = Object.fromEntries([...credentialsIn(env.CREDENTIALS_DIRECTORY), ...set]);
   const parsed = environment.safeParse(given);
   if (!parsed.success) throw new UsageError(describeIssue(parsed.error, given));
   checkProofs(env);
@@ -296,9 +303,11 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     collectorId: values.MARKETPRISM_COLLECTOR_ID,
     orderbookIntervalMs: duration('MARKETPRISM_ORDERBOOK_INTERVAL', values.MARKETPRISM_ORDERBOOK_INTERVAL),
     liquidationDelayMs:
-      values.MARKETPRISM_LIQUIDATION_DELAY === undefined
-        ? undefined
-        : duration('MARKETPRISM_LIQUIDATION_DELAY', values.MARKETPRISM_LIQUIDATION_DELAY),
+      values.MARKETPRISM_LIQUIDATION_DELAY !== undefined
+        ? duration('MARKETPRISM_LIQUIDATION_DELAY', values.MARKETPRISM_LIQUIDATION_DELAY)
+        : demo
+          ? DEMO_LIQUIDATION_DELAY_MS
+          : undefined,
     gapAgeMs: duration('MARKETPRISM_GAP_AGE', values.MARKETPRISM_GAP_AGE),
     blockedRetryMs: duration('MARKETPRISM_BLOCKED_RETRY', values.MARKETPRISM_BLOCKED_RETRY),
     stoppedRetryMs: duration('MARKETPRISM_STOPPED_RETRY', values.MARKETPRISM_STOPPED_RETRY),
@@ -336,6 +345,23 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     },
     okxKey: okxKeyFrom(values),
   };
+}
+
+/**
+ * Secrets as systemd hands them over: a file each, named as the variable, which nobody but this service can read. `LoadCredential=` of a folder
+ * puts the folder's id before their names.
+ * @throws UsageError when one cannot be read
+ */
+function credentialsIn(directory: string | undefined): [name: string, value: string][] {
+  if (!directory || !existsSync(directory)) return [];
+  const files = readdirSync(directory).filter((name) => name.startsWith(CREDENTIAL_PREFIX));
+  return files.map((file) => {
+    try {
+      return [file.slice(CREDENTIAL_PREFIX.length), readFileSync(join(directory, file), 'utf8').trim()];
+    } catch (error) {
+      throw new UsageError(`the credential ${file} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
+    }
+  });
 }
 
 /** @throws UsageError where only a part of the key is there */

@@ -105,6 +105,8 @@ export class ExchangeRunner implements FeedOutput {
   /** Questions to other collectors that have no answer yet. */
   private readonly asking = new Set<Promise<void>>();
   private running = 0;
+  /** Frames read and requests ended, one way or the other. */
+  private work = 0;
   private paused = false;
   /** The instrument lists are there: before, nobody can tell what an answer's sizes are in. */
   private isListed = false;
@@ -199,6 +201,12 @@ export class ExchangeRunner implements FeedOutput {
     await Promise.race([Promise.all(this.asking), this.wait(ANSWERS_WITHIN_MS)]);
   }
 
+  /** What it did so far, attempts included: it moves as long as the venue is read, or waited for. While its sockets are paused there is nothing to do. */
+  get steps(): number {
+    if (this.paused) this.work += 1;
+    return this.sockets.reduce((sum, { state }) => sum + state.reconnects, this.work);
+  }
+
   /** From when on nothing was missed of a stream that nothing numbers: venue time, ms; null where that is not known. */
   unbrokenSince(type: UnnumberedType, instrument: Instrument): number | null {
     return this.feed.unbrokenSince?.(type, instrument) ?? null;
@@ -242,6 +250,7 @@ export class ExchangeRunner implements FeedOutput {
 
   private read(text: string, receivedAt: number): void {
     const begun = performance.now();
+    this.work += 1;
     this.frame = { text, receivedAt };
     this.frameType = null;
     this.feed.frame(text, receivedAt, this);
@@ -516,6 +525,7 @@ export class ExchangeRunner implements FeedOutput {
   /** Asks once and feeds the answer. @returns null when served, else when to ask again */
   private async ask(path: string, weight: number): Promise<number | null> {
     const answer = await this.rest.ask(path, weight, this.module.postBody?.(path) ?? null);
+    this.work += 1;
     if (this.stopped) return null;
     if (answer.kind === 'ok') {
       if (this.feed.rest(path, answer.body, nowMicros(), this)) return null;

@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import { OperatorError } from './cli.ts';
 import type { Logger } from './log.ts';
+import { tellManager } from './service_manager.ts';
 
 /** A stop that takes longer than this is given up: what was not confirmed is redelivered or fetched again. */
 const STOP_LIMIT_MS = 10_000;
@@ -228,6 +229,7 @@ export function untilStopped(log: Logger): Promise<NodeJS.Signals> {
   return new Promise((done) => {
     const onSignal = (signal: NodeJS.Signals) => {
       log.info({ event: 'stopping', signal });
+      tellManager('STOPPING=1');
       setTimeout(() => {
         log.error({ event: 'stop_forced' }, `not stopped within ${STOP_LIMIT_MS / 1000} s`);
         process.exit(1);

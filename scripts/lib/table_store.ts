@@ -86,6 +86,8 @@ export class TableStore {
   epoch: number;
   /** The newest message that was acknowledged; null while nothing was. */
   checkpoint: Checkpoint | null;
+  /** Looks, inserts and tries so far: while this moves, the table is worked on, whether its database answers or not. */
+  steps = 0;
   /** Resolves when no batch is in hand. */
   inHand: Promise<unknown> = Promise.resolve();
   private readonly table: string;
@@ -130,6 +132,7 @@ export class TableStore {
 
   /** Gathers one batch and stores it. @returns false when nothing came */
   private async step(waitMs: number): Promise<boolean> {
+    this.steps += 1;
     const first = await this.options.consumer.next(waitMs);
     if (first === null) return false;
     const work = this.work(first);
@@ -235,6 +238,7 @@ export class TableStore {
     const prefix = `store:${TABLES[this.type].name}:`;
     for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
       let asked = false;
+      this.steps += 1;
       this.refuseOutdated(batch);
       try {
         if (isGuarded('look')) await this.look(batch);
@@ -267,6 +271,7 @@ export class TableStore {
   private async fenced(client: ClickHouseClient, prefix: string): Promise<void> {
     const { stop, log } = this.options;
     for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
+      this.steps += 1;
       try {
         await fence(client, prefix, stop);
         return;
@@ -296,6 +301,7 @@ export class TableStore {
   /** Inserts in one block. Rows that the table cannot take are halved out and buried; the others are stored. */
   private async insert(rows: Arrival[], batch: Batch): Promise<void> {
     if (rows.length === 0) return;
+    this.steps += 1;
     const lines = Buffer.from(rows.map((row) => row.line).join(''), 'latin1');
     const queryId = `store:${TABLES[this.type].name}:${randomBytes(8).toString('hex')}`;
     try {

@@ -5,6 +5,7 @@ import { Pool } from 'undici';
 import type { Logger } from './log.ts';
 import { RequestBudget } from './request_budget.ts';
 import { steadyNow, steadyTime } from './steady.ts';
+import { signOfLife } from './vital_signs.ts';
 
 const REQUEST_TIMEOUT_MS = 10_000;
 /** Share of the venue's weight that we use: other programs may run behind the same address. */
@@ -94,6 +95,7 @@ export class VenueRest {
       );
       const text = await answer.body.text();
       this.lastSeconds = (performance.now() - begun) / 1000;
+      signOfLife();
       this.options.onAnswer?.(path.split('?')[0]!, body === null ? 'GET' : 'POST', this.lastSeconds);
       const told = Number(answer.headers[weightHeader]);
       if (Number.isFinite(told)) this.budget.told(now, told);

@@ -4,13 +4,17 @@ import { Cron } from 'croner';
 import { type Config, loadConfig } from '../config.ts';
 import { createLogger, type Logger } from '../log.ts';
 import { untilStopped } from '../service.ts';
+import { tellReady } from '../service_manager.ts';
 import { steadyNow } from '../steady.ts';
+import { signOfLife, Vital } from '../vital_signs.ts';
 
 /** What is due is looked for this often: a clock that was set, or a machine that slept, costs no more. */
 const LOOK = '*/2 * * * * *';
 /** Waits after a turn that failed: doubling from the first to the last, ms. */
 const FIRST_RETRY_MS = 5000;
 const LAST_RETRY_MS = 60_000;
+/** A turn that gets no answer and writes nothing for so long hangs: a venue's limit makes it wait for a minute, a ban for some more. */
+const STUCK_MS = 900_000;
 
 export interface DeskContext {
   config: Config;
@@ -47,6 +51,7 @@ export async function runDesk(
   if (once) failed = !(await turns.take());
   else {
     const cron = new Cron(LOOK, { protect: true }, () => turns.due());
+    tellReady(log, [new Vital('turns', STUCK_MS)]);
     void turns.due();
     await stopped;
     cron.stop();
@@ -71,7 +76,9 @@ class Turns {
   ) {}
 
   async due(): Promise<void> {
-    if (this.isRunning || this.stop.aborted || steadyNow() < this.notBefore) return;
+    if (this.isRunning) return;
+    signOfLife();
+    if (this.stop.aborted || steadyNow() < this.notBefore) return;
     this.isRunning = true;
     this.running = this.take();
     await this.running;

@@ -69,6 +69,8 @@ export class HarvestService {
   private healing: Promise<void> = Promise.resolve();
   private readonly counts = { messages: 0, rows: 0, rejected: 0, other_mode: 0, checkpoints: 0 };
   private lastCheckpoint: number | null = null;
+  /** Turns of its loop so far. */
+  steps = 0;
 
   private constructor(
     private readonly options: ServiceOptions,
@@ -126,6 +128,7 @@ export class HarvestService {
     const { stop, config } = this.options;
     let [checkpointAt, settleAt, figuresAt, tidyAt] = [steadyNow() + config.harvestCheckpointMs, 0, 0, 0];
     while (!stop.aborted) {
+      this.steps += 1;
       const message = await this.read();
       const now = steadyNow();
       if (message !== null) this.take(message);

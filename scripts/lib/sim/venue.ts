@@ -14,6 +14,7 @@ import {
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type RawData, WebSocket, WebSocketServer } from 'ws';
+import { OperatorError } from '../cli.ts';
 import { type DataKind, Faults } from './faults.ts';
 import type { KeyLedger, Ledger, SampleCounter } from './ledger.ts';
 
@@ -407,8 +408,8 @@ export interface Served {
   close(): Promise<void>;
 }
 
-/** Listens for one venue on a free port of the loopback interface, WebSocket and REST on the same one. */
-export async function serve(venue: Venue, wire: Wire): Promise<Served> {
+/** Listens for one venue on the loopback interface, WebSocket and REST on the same port; 0: a free one. @throws OperatorError when it is in use */
+export async function serve(venue: Venue, wire: Wire, wanted: number): Promise<Served> {
   const sockets = new WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload: MAX_MESSAGE_BYTES });
   const http = createServer((request, response) => answerRest(venue, wire, request, response));
   http.on('upgrade', (request: IncomingMessage, transport: Duplex, head: Buffer) => {
@@ -424,7 +425,7 @@ export async function serve(venue: Venue, wire: Wire): Promise<Served> {
     () => checkPeers(venue, wire),
     Math.min(HEARTBEAT_CHECK_MS, venue.rules.pingEveryMs / 4, venue.rules.pongWithinMs / 4),
   );
-  const port = await listen(http, 0);
+  const port = await listen(http, wanted);
   return {
     port,
     close: async () => {
@@ -435,12 +436,15 @@ export async function serve(venue: Venue, wire: Wire): Promise<Served> {
   };
 }
 
-/** Starts to listen on loopback; 0 = any free port. Returns the port. */
+/** Starts to listen on loopback; 0: any free port. @returns the port @throws OperatorError when it is in use */
 export function listen(server: Server, port: number): Promise<number> {
   return new Promise((done, failed) => {
-    server.once('error', failed);
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      const inUse = `port ${port} on 127.0.0.1 is in use: choose another --port, or 0 for a free one`;
+      failed(error.code === 'EADDRINUSE' ? new OperatorError(inUse) : error);
+    });
     server.listen(port, '127.0.0.1', () => {
-      server.off('error', failed);
+      server.removeAllListeners('error');
       done((server.address() as AddressInfo).port);
     });
   });
