@@ -46,7 +46,7 @@ import { createLogger } from './lib/log.ts';
 import { EXCHANGES, type Exchange } from './lib/rows.ts';
 import { untilStopped } from './lib/service.ts';
 import { tellReady } from './lib/service_manager.ts';
-import { Vital } from './lib/vital_signs.ts';
+import { Vital, type VitalPart } from './lib/vital_signs.ts';
 
 /** A save of all that is in memory may wait for the database this long. */
 const STUCK_MS = 600_000;
@@ -81,9 +81,12 @@ async function harvest(exchange: Exchange, symbol: string | undefined, once: boo
   const log = createLogger('ofi_cvd_harvester');
   const stop = new AbortController();
   const stopped = untilStopped(log).then(() => stop.abort());
+  // Up before broker and database are.
+  const parts: VitalPart[] = [];
+  tellReady(log, parts);
   const symbols = symbol === undefined ? null : new Set([symbol]);
   const service = await HarvestService.open({ config, exchange, log, symbols, stop: stop.signal });
-  tellReady(log, [new Vital('harvest', STUCK_MS, () => service.steps)]);
+  parts.push(new Vital('harvest', STUCK_MS, () => service.steps));
   log.info({ event: 'started', exchange });
   await service.run(once);
   await service.close();

@@ -46,7 +46,7 @@ import { type Check, createRegistry, gaugeMaker, healthDocument, serveStatus, un
 import { tellReady } from './lib/service_manager.ts';
 import { steadyNow } from './lib/steady.ts';
 import { durableName, streamOf } from './lib/streams.ts';
-import { signOfLife, Vital } from './lib/vital_signs.ts';
+import { signOfLife, Vital, type VitalPart } from './lib/vital_signs.ts';
 
 /** Windows of one table before the next table has its turn. */
 const MAX_WINDOWS = 20;
@@ -328,7 +328,6 @@ async function serve(replicator: Replicator, watch: ConnectionWatch, stop: Abort
   const { config } = replicator;
   const http = { health: () => replicator.health(), registry: registerMetrics(replicator, watch), log };
   const server = await serveStatus({ ...http, port: config.replicatePort, portName: 'COLD_STORAGE_HTTP_PORT' });
-  tellReady(log, [new Vital('rounds', STUCK_MS)]);
   log.info({ event: 'started', health: server.port });
   try {
     // Health is served already: that a server is away is seen there.
@@ -365,7 +364,11 @@ async function main(): Promise<number> {
   const stop = abort.signal;
   setMaxListeners(0, stop);
   void untilStopped(log).then(() => abort.abort(new Error('stopped')));
+  // Up before its broker is: it waits for that one as long as it takes.
+  const parts: VitalPart[] = [];
+  tellReady(log, parts);
   const nats: NatsConnection = await connectNats(config.natsUrl, 'replicate', log);
+  parts.push(new Vital('rounds', STUCK_MS));
   const watch = new ConnectionWatch(nats);
   const replicator = new Replicator(config, await nats.jetstreamManager(), stop, log);
   let code = 0;

@@ -323,6 +323,9 @@ async function main(): Promise<number> {
   // Every table waits on it, several times over.
   setMaxListeners(0, stop);
   const stopped = untilStopped(log).then(() => abort.abort(new Error('stopped')));
+  // Up before broker and database are: it waits for them as long as it takes, and /health says so.
+  const parts: VitalPart[] = [];
+  tellReady(log, parts);
   const account = { username: config.clickhouseUser, password: config.clickhousePassword };
   const hot = createClickHouse({ url: config.clickhouseUrl, ...account }, 'marketprism-store');
   const cold = createClickHouse({ url: config.coldClickhouseUrl, ...account }, 'marketprism-store');
@@ -347,9 +350,6 @@ async function main(): Promise<number> {
   registerStoreGauges(registry, store);
   const http = { health: () => health(store), registry, log };
   const server = await serveStatus({ ...http, port: config.storePort, portName: 'HOT_STORAGE_HTTP_PORT' });
-  // Up before its database is: that one may be away for long, and /health says so.
-  const parts: VitalPart[] = [];
-  tellReady(log, parts);
   const work = async () => {
     await prepareDatabase(base, stop);
     store.tables = await openTables(base, stop);
