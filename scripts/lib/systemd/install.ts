@@ -154,21 +154,18 @@ function needsReload(): boolean {
 
 /** The loader compiles each script once; who starts first would do it, with a process more that stays. */
 function warmStep(node: string): Step {
-  const scripts = SERVICES.filter(({ heapMb }) => heapMb !== null).map(({ name }) => name);
   const stamp = join(PLACES.cache, '.warm');
   const version = () => readFileSync(join(PLACES.code, '.installed'), 'utf8');
   const isWarm = () =>
     existsSync(stamp) && existsSync(join(PLACES.code, '.installed')) && readFileSync(stamp, 'utf8') === version();
   return {
     what: `scripts compiled in ${PLACES.cache}`,
-    lacks: () => (isWarm() ? null : `${scripts.length + 1}`),
+    lacks: () => (isWarm() ? null : 'once for this version'),
     apply() {
       const env = { PATH: process.env.PATH, TMPDIR: PLACES.cache, NODE_ENV: 'production' };
-      for (const name of [...scripts, 'manage']) {
-        const own = ['--import', join(PLACES.code, 'node_modules', 'tsx', 'dist', 'loader.mjs')];
-        const command = [node, ...own, join(PLACES.code, 'scripts', `${name}.ts`), '--help'];
-        run('setpriv', ['--reuid', USER, '--regid', USER, '--clear-groups', '--', ...command], env);
-      }
+      const loader = join(PLACES.code, 'node_modules', 'tsx', 'dist', 'loader.mjs');
+      const command = [node, '--import', loader, join(PLACES.code, 'scripts', 'lib', 'systemd', 'warm.ts')];
+      run('setpriv', ['--reuid', USER, '--regid', USER, '--clear-groups', '--', ...command], env);
       if (existsSync(join(PLACES.code, '.installed'))) writeWhole(stamp, version(), 0o644);
     },
   };

@@ -34,8 +34,11 @@ export function unitOf({ unit }: Pick<Service, 'unit'>): string {
 const WATCHDOG_S = 60;
 /** A first start reads 540 MB of engine from a cold disk. */
 const START_LIMIT_S = 180;
-/** Our scripts give themselves 10 s. */
-const STOP_LIMIT_S = 15;
+/** Who asks for a stop waits ten seconds at most, s. Our services end themselves after that, with a failure; systemd's own limit is for one that does not even that. */
+const STOP_LIMIT_S = 10;
+const STOP_LIMIT_OF_SERVICES_S = 15;
+/** They have no limit of their own. */
+const WITHOUT_LIMIT = ['nats-server', 'clickhouse_embedded', 'exchange_sim'];
 /** The original's pause between restarts, s. */
 const RESTART_S = 5;
 /** One that comes up and falls over again and again is left down, and somebody is told: so many starts in so many seconds. */
@@ -154,7 +157,7 @@ function startSection(service: Service): Section {
     // Wrong configuration does not mend itself.
     ['RestartPreventExitStatus', '64'],
     ['TimeoutStartSec', String(START_LIMIT_S)],
-    ['TimeoutStopSec', String(STOP_LIMIT_S)],
+    ['TimeoutStopSec', String(WITHOUT_LIMIT.includes(name) ? STOP_LIMIT_S : STOP_LIMIT_OF_SERVICES_S)],
     ['KillMode', 'mixed'],
     ['SyslogIdentifier', `marketprism-${service.unit}`],
   ];
