@@ -10,6 +10,7 @@ import { DiskGuard, untilRoom } from './lib/embedded/disk_guard.ts';
 import { Engine } from './lib/embedded/engine.ts';
 import { DEFAULT_SESSIONS, engineEnvironment, SPARE_THREADS } from './lib/embedded/environment.ts';
 import { EmbeddedServer } from './lib/embedded/server.ts';
+import { heedHangup } from './lib/hangup.ts';
 import { type Lock, takeLock } from './lib/lock.ts';
 import { createLogger, type Logger } from './lib/log.ts';
 import { tellManager, tellReady } from './lib/service_manager.ts';
@@ -154,6 +155,7 @@ async function serve(options: Omit<EmbeddedOptions, 'stop'>): Promise<number> {
   const abort = new AbortController();
   const asked = new Promise<string>((stop) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stop(signal));
+    heedHangup(() => stop('SIGHUP'), options.log);
   });
   void asked.then(() => abort.abort());
   // A killed parent is a crash: to end at once frees the directory and the port for whoever is started next.
@@ -189,7 +191,7 @@ function serveInChild(sessions: number): Promise<number> {
       env: { ...process.env, ...engineEnvironment(sessions), [CHILD_MARK]: '1' },
     },
   );
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill(signal));
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal));
   return new Promise((done, fail) => {
     child.on('error', fail);
     child.on('exit', (code) => done(code ?? 1));

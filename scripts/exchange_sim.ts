@@ -3,10 +3,12 @@
  * keeps a ledger of what it wrote, and fails on demand.
  */
 
-import { renameSync, writeFileSync } from 'node:fs';
+import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { dirname } from 'node:path';
 import { z } from 'zod';
 import { flags, OperatorError, runAsScript, UsageError, wholeNumber } from './lib/cli.ts';
+import { heedHangup } from './lib/hangup.ts';
 import { createLogger, type Logger } from './lib/log.ts';
 import { tellManager, tellReady } from './lib/service_manager.ts';
 import { liveThrough, VenueClock } from './lib/sim/clock.ts';
@@ -437,6 +439,7 @@ function optionsFromFlags(): { options: SimulatorOptions; endpointsFile: string 
 /** Writes the addresses so that a reader sees all of them or none. */
 function writeEndpoints(file: string, endpoints: Endpoints): void {
   try {
+    mkdirSync(dirname(file), { recursive: true });
     writeFileSync(`${file}.tmp`, `${JSON.stringify(endpoints)}\n`);
     renameSync(`${file}.tmp`, file);
   } catch (error) {
@@ -455,6 +458,7 @@ async function main(): Promise<number> {
   const signal = await new Promise<string>((stop) => {
     process.once('SIGINT', stop);
     process.once('SIGTERM', stop);
+    heedHangup(() => stop('SIGHUP'), log);
   });
   tellManager('STOPPING=1');
   const { frames, bytes, sockets } = simulator.ledger();

@@ -30,6 +30,7 @@ import { duration, flags, OperatorError, runAsScript, UsageError, wholeNumber } 
 import { type Config, DEMO_ENDPOINTS, loadConfig, type Mode, shownUrl } from './lib/config.ts';
 import { writeJsonAtomic } from './lib/files.ts';
 import { isPortFree } from './lib/free_port.ts';
+import { heedHangup } from './lib/hangup.ts';
 import { ledgerTable } from './lib/ledger.ts';
 import { takeLock } from './lib/lock.ts';
 import { pause } from './lib/pause.ts';
@@ -230,7 +231,7 @@ function say(line: string): void {
   process.stdout.write(process.stdout.isTTY ? `\r\x1b[K${line}\n` : `${line}\n`);
 }
 
-/** Resolves at the first SIGINT or SIGTERM; a second one ends at once. */
+/** Resolves at the first SIGINT or SIGTERM, or when the terminal is closed; a second signal ends at once. */
 function interrupted(): Promise<'stopped'> {
   return new Promise((done) => {
     const onSignal = () => {
@@ -242,6 +243,7 @@ function interrupted(): Promise<'stopped'> {
     };
     process.on('SIGINT', onSignal);
     process.on('SIGTERM', onSignal);
+    heedHangup(onSignal);
   });
 }
 

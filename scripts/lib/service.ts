@@ -4,6 +4,7 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import { OperatorError } from './cli.ts';
+import { heedHangup } from './hangup.ts';
 import type { Logger } from './log.ts';
 import { tellManager } from './service_manager.ts';
 
@@ -223,7 +224,7 @@ function listen(server: Server, port: number, portName: string): Promise<void> {
 }
 
 /**
- * Resolves at the first SIGINT or SIGTERM. From then on the process has 10 s; a second signal ends it at once.
+ * Resolves at the first SIGINT or SIGTERM, or when the terminal is closed. From then on the process has 10 s; a second signal ends it at once.
  */
 export function untilStopped(log: Logger): Promise<NodeJS.Signals> {
   return new Promise((done) => {
@@ -242,5 +243,6 @@ export function untilStopped(log: Logger): Promise<NodeJS.Signals> {
     };
     process.on('SIGINT', onSignal);
     process.on('SIGTERM', onSignal);
+    heedHangup(() => onSignal('SIGHUP'), log);
   });
 }

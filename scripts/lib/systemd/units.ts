@@ -143,6 +143,8 @@ function startSection(service: Service): Section {
     ['Type', isBroker ? 'exec' : 'notify'],
     ...(isBroker
       ? ([
+          // After SIGTERM it ends in order as well, and calls that a failure (seen with 2.9.10).
+          ['KillSignal', 'SIGINT'],
           ['RuntimeDirectory', 'marketprism-nats'],
           ['ExecStartPre', script('manage', [], ' broker-config /run/marketprism-nats/nats.conf')],
         ] satisfies Section)
