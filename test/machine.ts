@@ -85,6 +85,10 @@ export class Machine {
     }
   }
 
+  private get copy(): string {
+    return join(this.dir, 'project');
+  }
+
   private get root(): string {
     return join(this.dir, 'root');
   }
@@ -100,13 +104,17 @@ export class Machine {
     cpSync(dirname(dirname(npm)), to, { recursive: true, verbatimSymlinks: true });
     symlinkSync('../lib/node_modules/npm/bin/npm-cli.js', join(this.root, 'usr/bin/npm'));
     mkdirSync(join(this.root, PROJECT), { recursive: true });
+    // As it is now, whatever is changed in it meanwhile.
+    const left = new Set(['node_modules', '.git', 'data'].map((name) => join(this.project, name)));
+    cpSync(this.project, this.copy, { recursive: true, filter: (path) => !left.has(path) });
+    mkdirSync(join(this.copy, 'node_modules'));
   }
 
   private async start(): Promise<void> {
     const args = ['--quiet', '--keep-unit', '--register=no', '--private-network', '-D', this.root];
-    const child = spawn('systemd-nspawn', [...args, `--bind-ro=${this.project}:${PROJECT}`, '--boot'], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
+    const packages = `${join(this.project, 'node_modules')}:${PROJECT}/node_modules`;
+    const binds = [`--bind-ro=${this.copy}:${PROJECT}`, `--bind-ro=${packages}`];
+    const child = spawn('systemd-nspawn', [...args, ...binds, '--boot'], { stdio: ['ignore', 'pipe', 'pipe'] });
     this.process = child;
     const keep = (chunk: Buffer) => {
       this.console = `${this.console}${chunk}`.slice(-100_000);

@@ -66,6 +66,8 @@ export interface Config {
   streamMaxBytes: number | undefined;
   endpoints: Partial<Record<Exchange, Endpoint>>;
   healthPort: number;
+  /** Where the collectors answer that others ask: one, unless exchanges have processes of their own. */
+  collectorPorts: number[];
   metricsPort: number;
   storePort: number;
   replicatePort: number;
@@ -213,6 +215,10 @@ const environment = z.object({
   MARKETPRISM_STREAM_MAX_BYTES: z.coerce.number().int().min(1_048_576).optional(),
   MARKETPRISM_ENDPOINTS: z.string().optional(),
   HEALTH_CHECK_PORT: port.default(8087),
+  MARKETPRISM_COLLECTOR_PORTS: list
+    .pipe(z.array(z.string().regex(/^[1-9]\d{1,4}$/, 'takes ports such as 8101,8102')).min(1))
+    .transform((ports) => ports.map(Number))
+    .optional(),
   METRICS_PORT: port.default(9093),
   HOT_STORAGE_HTTP_PORT: port.default(8085),
   COLD_STORAGE_HTTP_PORT: port.default(8086),
@@ -323,6 +329,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     streamMaxBytes: values.MARKETPRISM_STREAM_MAX_BYTES,
     endpoints: endpointsPath === undefined ? {} : readEndpoints(endpointsPath),
     healthPort: values.HEALTH_CHECK_PORT,
+    collectorPorts: values.MARKETPRISM_COLLECTOR_PORTS ?? [values.HEALTH_CHECK_PORT],
     metricsPort: values.METRICS_PORT,
     storePort: values.HOT_STORAGE_HTTP_PORT,
     replicatePort: values.COLD_STORAGE_HTTP_PORT,

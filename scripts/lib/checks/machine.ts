@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { z } from 'zod';
 import { selectText } from '../clickhouse.ts';
+import { healthOf } from '../collector_health.ts';
 import { shownUrl } from '../config.ts';
 import { badFiles, letterFiles, readLetter } from '../deadletter.ts';
 import { consumerInfo, wantedDurable } from '../durables.ts';
@@ -37,9 +38,9 @@ export const services: Check = {
       nats: withoutAnswer(config.natsUrl, () => natsAnswersAt(config.natsUrl)),
       hot: withoutAnswer(config.clickhouseUrl, () => databaseAnswers(hot)),
       cold: withoutAnswer(config.coldClickhouseUrl, () => databaseAnswers(cold)),
-      collector: wordOf(config.healthPort),
-      store: wordOf(config.storePort),
-      replicate: wordOf(config.replicatePort),
+      collector: wordOf(config.collectorPorts),
+      store: wordOf([config.storePort]),
+      replicate: wordOf([config.replicatePort]),
     };
     const findings: Finding[] = [];
     for (const part of PARTS) {
@@ -71,14 +72,11 @@ async function databaseAnswers(client: ClickHouseClient): Promise<void> {
   await client.query({ query: 'SELECT 1', abort_signal: AbortSignal.timeout(ANSWER_WITHIN_MS) });
 }
 
-/** What a service says of itself at its health port; null: healthy. */
-async function wordOf(port: number): Promise<Omit<Finding, 'subject'> | null> {
-  const address = `http://127.0.0.1:${port}/health`;
-  const evidence = `curl -s ${address}`;
+/** What a service says of itself at its health port, or the collectors at theirs; null: healthy. */
+async function wordOf(ports: readonly number[]): Promise<Omit<Finding, 'subject'> | null> {
+  const evidence = `curl -s ${ports.map((port) => `http://127.0.0.1:${port}/health`).join(' ')}`;
   try {
-    // An unhealthy service answers 503 with the same document.
-    const answer = await fetch(address, { signal: AbortSignal.timeout(ANSWER_WITHIN_MS) });
-    const { status, checks } = HEALTH.parse(await answer.json());
+    const { status, checks } = HEALTH.parse(await healthOf(ports, ANSWER_WITHIN_MS));
     if (status === 'healthy') return null;
     const reasons = Object.entries(checks).flatMap(([part, each]) =>
       each.status === 'healthy' ? [] : [`${part}: ${each.error_message ?? each.status}`],
@@ -101,7 +99,7 @@ export const schema: Check = {
   zh: '表结构',
   question: 'Are the tables of hot and cold those that this version makes, expiry apart?',
   limit: () => '0 differences',
-  fix: 'compare with sql/; npx tsx scripts/manage.ts --init makes what is missing',
+  fix: 'compare with sql/; npx tsx scripts/manage.ts init makes what is missing',
   standsOn: ['hot', 'cold'],
   isOfNow: true,
   async ask(context) {
@@ -159,7 +157,7 @@ export const streams: Check = {
   zh: '消息流',
   question: 'Are the streams and consumers of JetStream as defined, and does the store keep up?',
   limit: ({ pending_messages }) => `${pending_messages} messages pending, ${MOST_REDELIVERED} redelivered`,
-  fix: 'npx tsx scripts/manage.ts --init; journalctl -u marketprism-store',
+  fix: 'npx tsx scripts/manage.ts init; journalctl -u marketprism-store',
   standsOn: ['nats', 'store'],
   isOfNow: true,
   async ask({ config, limits }) {

@@ -6,6 +6,7 @@ import { promisify } from 'node:util';
 import { z } from 'zod';
 import { readJson } from '../files.ts';
 import { RESTARTS_FILE } from '../processes.ts';
+import { SERVICES } from '../services.ts';
 import { type Check, type Context, type Finding, NotApplicable } from './check.ts';
 
 const MIB = 2 ** 20;
@@ -68,7 +69,9 @@ function processesOf({ config, limits }: Context): Process[] {
     mostMib: limits.service_memory_mib,
   });
   return [
-    service('collector', config.healthPort),
+    ...config.collectorPorts.map((port, _, { length }) =>
+      service(length === 1 ? 'collector' : `collector ${port}`, port),
+    ),
     service('store', config.storePort),
     service('replicate', config.replicatePort),
     {
@@ -105,7 +108,7 @@ async function restartCounts({ config }: Context): Promise<Restarts | null> {
     const since = new Date(written.data.since).toISOString();
     return { counts: new Map(Object.entries(written.data.restarts)), since, evidence: path };
   }
-  const units = ['collector', 'store', 'replicate', 'clickhouse', 'nats'].map((name) => `marketprism-${name}.service`);
+  const units = [...SERVICES.map(({ unit }) => unit), 'collector@*'].map((name) => `marketprism-${name}.service`);
   const args = ['show', '--property=Id,LoadState,NRestarts', ...units];
   try {
     const { stdout } = await promisify(execFile)('systemctl', args, { timeout: ANSWER_WITHIN_MS });

@@ -13,7 +13,7 @@ import { Rates } from './overview_rates.ts';
 import {
   type Asked,
   acceptedOf,
-  askCollector,
+  askCollectors,
   askMonitor,
   askReplicate,
   askStore,
@@ -120,7 +120,7 @@ export class Overview {
     const { config, clock } = this.context;
     // Each counter is read at the moment of its own answer, and not when the slowest one came.
     const [collector, store, replicate, monitor, broker, hot, cold, letters, disk] = await Promise.all([
-      askCollector(config.healthPort).then((asked) => this.takeCollector(asked)),
+      askCollectors(config.collectorPorts).then((asked) => this.takeCollector(asked)),
       askStore(config.storePort).then((asked) => this.takeStore(asked)),
       askReplicate(config.replicatePort).then((asked) => {
         this.takeService('replicate', asked, (document) =>

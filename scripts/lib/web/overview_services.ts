@@ -1,5 +1,6 @@
 /** What the services of the pipeline say of themselves at their /health, as far as the overview needs it. */
 import { z } from 'zod';
+import { healthOf } from '../collector_health.ts';
 import type { CheckStatus } from '../service.ts';
 
 /** A service that answers later than this is away for the overview, ms: the others' figures do not wait for it. */
@@ -75,16 +76,16 @@ export type ReplicateDocument = z.output<typeof REPLICATE>;
 /** What a service said, or why there is nothing, in a line. */
 export type Asked<T> = { document: T } | { fault: string };
 
-export const askCollector = (port: number) => ask(port, 'collector.ts', COLLECTOR);
-export const askStore = (port: number) => ask(port, 'store.ts', DOCUMENT);
-export const askReplicate = (port: number) => ask(port, 'replicate.ts', REPLICATE);
-export const askMonitor = (port: number) => ask(port, 'monitor.ts', DOCUMENT);
+export const askCollectors = (ports: readonly number[]) => ask(ports, 'collector.ts', COLLECTOR);
+export const askStore = (port: number) => ask([port], 'store.ts', DOCUMENT);
+export const askReplicate = (port: number) => ask([port], 'replicate.ts', REPLICATE);
+export const askMonitor = (port: number) => ask([port], 'monitor.ts', DOCUMENT);
 
-async function ask<T>(port: number, script: string, schema: z.ZodType<T>): Promise<Asked<T>> {
+/** @param ports of one service; of several collectors */
+async function ask<T>(ports: readonly number[], script: string, schema: z.ZodType<T>): Promise<Asked<T>> {
+  const port = ports.join(', ');
   try {
-    // A service that is unhealthy answers 503 with the same document.
-    const answer = await fetch(`http://127.0.0.1:${port}/health`, { signal: AbortSignal.timeout(TIMEOUT_MS) });
-    const parsed = schema.safeParse(await answer.json());
+    const parsed = schema.safeParse(await healthOf(ports, TIMEOUT_MS));
     if (parsed.success) return { document: parsed.data };
     const { path, message } = parsed.error.issues[0]!;
     return { fault: `what answers on port ${port} is not ${script}: ${path.join('.') || 'document'}: ${message}` };

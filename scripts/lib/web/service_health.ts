@@ -2,6 +2,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { healthOf } from '../collector_health.ts';
 import { SERIES_STATE, STATE_FILE } from '../series.ts';
 import type { Check, CheckStatus } from '../service.ts';
 import { SCRIPT_STATE } from './desk_files.ts';
@@ -32,6 +33,15 @@ const SERIES = {
 const ANCHOR = 'anchor_data_collector.ts';
 const HARVESTER = /^ofi_cvd_harvester_(\w+)\.json$/;
 
+/** The script that a check of `deskChecks` is about, without `.ts`; null where nobody knows whose series it is. */
+export function writerOf(check: string): string | null {
+  if (check === 'major_events') return 'major_events_monitor';
+  if (check === 'correlation_alert') return check;
+  if (check.startsWith('ofi_cvd_harvester')) return 'ofi_cvd_harvester';
+  const series: Record<string, string> = { ...SERIES, anchor: ANCHOR };
+  return series[check.replace(/^series_/, '')]?.replace(/\.ts$/, '') ?? null;
+}
+
 const SERVICE = z.object({
   status: z.enum(['healthy', 'degraded', 'unhealthy']),
   checks: z.record(z.string(), z.looseObject({ status: z.string(), error_message: z.string().nullable() })).default({}),
@@ -39,18 +49,24 @@ const SERVICE = z.object({
 
 /** All checks by their name. What cannot be asked is one that says so. */
 export async function serviceChecks(context: WebContext): Promise<Record<string, Check>> {
-  const { healthPort, storePort, replicatePort, monitorPort } = context.config;
-  const services = { collector: healthPort, store: storePort, replicate: replicatePort, monitor: monitorPort };
-  const asked = Object.entries(services).map(async ([name, port]) => [name, await askService(port)] as const);
+  const { collectorPorts, storePort, replicatePort, monitorPort } = context.config;
+  const services = {
+    collector: collectorPorts,
+    store: [storePort],
+    replicate: [replicatePort],
+    monitor: [monitorPort],
+  };
+  const asked = Object.entries(services).map(async ([name, ports]) => [name, await askService(ports)] as const);
   const database = askDatabase(context);
   return { ...Object.fromEntries(await Promise.all(asked)), clickhouse: await database, ...deskChecks(context) };
 }
 
-async function askService(port: number): Promise<Check> {
+/** @param ports of one service; of several collectors */
+async function askService(ports: readonly number[]): Promise<Check> {
   const began = performance.now();
+  const [port] = ports;
   try {
-    const answer = await fetch(`http://127.0.0.1:${port}/health`, { signal: AbortSignal.timeout(TIMEOUT_MS) });
-    const { status, checks } = SERVICE.parse(await answer.json());
+    const { status, checks } = SERVICE.parse(await healthOf(ports, TIMEOUT_MS));
     const faults = Object.entries(checks).filter(([, check]) => check.status !== 'healthy');
     const told = faults.map(([name, { error_message }]) => `${name}: ${error_message ?? 'not healthy'}`).join('; ');
     const error_message = status === 'healthy' ? null : told || `it says ${status}`;
@@ -58,7 +74,7 @@ async function askService(port: number): Promise<Check> {
   } catch (error) {
     return {
       status: 'unhealthy',
-      error_message: `port ${port} does not answer as a service: ${whyOf(error)}`,
+      error_message: `port ${ports.join(', ')} does not answer as a service: ${whyOf(error)}`,
       details: { port },
     };
   }
