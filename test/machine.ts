@@ -24,6 +24,8 @@ const PACKAGES = 'systemd,systemd-sysv,dbus,libstdc++6,ca-certificates,logrotate
 const KEPT = '/var/tmp/marketprism-booted';
 const BASE = join(KEPT, `${RELEASE}-1`);
 const BOOT_LIMIT_MS = 60_000;
+/** systemd-nspawn with --keep-unit leaves it to who started it to do so again. */
+const REBOOT_ASKED = 133;
 /** Where the checkout is in the machine, read-only. */
 export const PROJECT = '/srv/project';
 
@@ -131,6 +133,17 @@ export class Machine {
       if (['running', 'degraded'].includes(state)) return;
       if (Date.now() > deadline) throw new Error(`the machine did not boot (${state}): ${this.console.slice(-2000)}`);
     }
+  }
+
+  /** Goes down in order, and comes up again. */
+  async reboot(): Promise<void> {
+    const child = this.process!;
+    const gone = new Promise<number | null>((done) => child.once('exit', done));
+    // It takes the way in along when it goes.
+    this.tried('systemctl', 'reboot');
+    const code = await gone;
+    if (code !== REBOOT_ASKED) throw new Error(`the machine went down with ${code}: ${this.console.slice(-2000)}`);
+    await this.start();
   }
 
   /** The container's first process, as the host sees it; null: it is not up. */

@@ -163,8 +163,8 @@ function warmStep(node: string): Step {
     lacks: () => (isWarm() ? null : 'once for this version'),
     apply() {
       const env = { PATH: process.env.PATH, TMPDIR: PLACES.cache, NODE_ENV: 'production' };
-      const loader = join(PLACES.code, 'node_modules', 'tsx', 'dist', 'loader.mjs');
-      const command = [node, '--import', loader, join(PLACES.code, 'scripts', 'lib', 'systemd', 'warm.ts')];
+      // From the same folder as the services: what is kept is kept for that.
+      const command = ['env', `--chdir=${PLACES.code}`, node, '--import', 'tsx', 'scripts/lib/systemd/warm.ts'];
       run('setpriv', ['--reuid', USER, '--regid', USER, '--clear-groups', '--', ...command], env);
       if (existsSync(join(PLACES.code, '.installed'))) writeWhole(stamp, version(), 0o644);
     },
