@@ -11,5 +11,8 @@ const timer = setInterval(() => {
   if (work < hangsAfter) work += 1;
 }, 20);
 tellReady(log, [new Vital('work', 400, () => work)]);
-await untilStopped(log);
+const stopped = untilStopped(log);
+// Whoever reads this may stop it.
+log.info({ event: 'started' });
+await stopped;
 clearInterval(timer);

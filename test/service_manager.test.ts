@@ -109,16 +109,20 @@ describe('the service manager', () => {
     assert.equal(socket.messages().at(-1), 'STOPPING=1');
   });
 
-  it('is not spoken to where none asked, and a socket that is not there ends the service with one line', () => {
-    const run = (env: NodeJS.ProcessEnv) =>
-      spawnSync(process.execPath, ['--import', 'tsx', join(import.meta.dirname, 'notify_child.ts'), '1'], {
-        env: { ...process.env, ...env },
-        encoding: 'utf8',
-        timeout: 3000,
-        killSignal: 'SIGTERM',
-      });
-    assert.equal(run({ NOTIFY_SOCKET: '' }).status, 0);
-    const { status, stderr } = run({ NOTIFY_SOCKET: join(scratch, 'nobody') });
+  it('is not spoken to where none asked, and a socket that is not there ends the service with one line', async () => {
+    const path = join(import.meta.dirname, 'notify_child.ts');
+    const env = { ...process.env, NOTIFY_SOCKET: '' };
+    const child = spawn(process.execPath, ['--import', 'tsx', path, '1'], {
+      env,
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    await new Promise((done) => child.stdout.once('data', done));
+    assert.equal(await stop(child), 0);
+    const nobody = { ...env, NOTIFY_SOCKET: join(scratch, 'nobody') };
+    const { status, stderr } = spawnSync(process.execPath, ['--import', 'tsx', path, '1'], {
+      env: nobody,
+      encoding: 'utf8',
+    });
     assert.equal(status, 1);
     assert.match(stderr, /sd_notify\(READY=1\) failed/);
   });
