@@ -98,7 +98,7 @@ describe('a script', () => {
   test('whose reader went away ends quietly', () => {
     const result = spawnSync(
       'bash',
-      ['-c', `set -o pipefail; "$0" --import tsx "$1" --sql | head -c 10`, process.execPath, manage],
+      ['-c', `set -o pipefail; "$0" --import tsx "$1" sql | head -c 10`, process.execPath, manage],
       {
         encoding: 'utf8',
       },

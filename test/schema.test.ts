@@ -80,10 +80,10 @@ describe('the schema step', () => {
     await waitFor('an index that is used', READY_MS, isUsed);
   });
 
-  /** @returns what `manage.ts --init` says of views */
+  /** @returns what `manage.ts init` says of views */
   function initialise(env: NodeJS.ProcessEnv): string[] {
     const script = join(import.meta.dirname, '..', 'scripts', 'manage.ts');
-    const { status, stdout, stderr } = spawnSync(process.execPath, ['--import', 'tsx', script, '--init'], {
+    const { status, stdout, stderr } = spawnSync(process.execPath, ['--import', 'tsx', script, 'init'], {
       encoding: 'utf8',
       env: { ...server.env, ...env },
     });

@@ -146,7 +146,7 @@ const CAUSES: Cause[] = [
     pattern:
       /^(?:UNKNOWN_TABLE|UNKNOWN_DATABASE|TABLE_IS_READ_ONLY|READONLY|ACCESS_DENIED|NOT_ENOUGH_SPACE|MEMORY_LIMIT_EXCEEDED|TOO_MANY_PARTS|TIMEOUT_EXCEEDED|TABLE_IS_DROPPED): /,
     heals: true,
-    advice: 'The database was not ready for rows: npx tsx scripts/manage.ts --init makes what is missing; then replay.',
+    advice: 'The database was not ready for rows: npx tsx scripts/manage.ts init makes what is missing; then replay.',
   },
   {
     name: 'a member is absent',

@@ -118,14 +118,16 @@ export class ConnectionWatch {
 
 function warnOldVersion(connection: NatsConnection, log: Logger): void {
   const version = connection.info?.version ?? '0.0.0';
+  const warning = oldBrokerWarning(version);
+  if (warning !== null) log.warn({ event: 'old_broker', version }, warning);
+}
+
+/** What is to be said of a broker of this version (`2.9.10`); null: nothing. */
+export function oldBrokerWarning(version: string): string | null {
   const parts = version.split('.').map((part) => Number.parseInt(part, 10));
   const difference = SAFE_VERSION.map((wanted, i) => (parts[i] ?? 0) - wanted).find((each) => each !== 0) ?? 0;
-  if (difference < 0) {
-    log.warn(
-      { event: 'old_broker', version },
-      `nats-server ${version} is older than ${SAFE_VERSION.join('.')}: it works, but has known data-loss bugs`,
-    );
-  }
+  if (difference >= 0) return null;
+  return `nats-server ${version} is older than ${SAFE_VERSION.join('.')}: it works, but has known data-loss bugs`;
 }
 
 async function followStatus(connection: NatsConnection, log: Logger): Promise<void> {

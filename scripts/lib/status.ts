@@ -191,25 +191,20 @@ export function healthFrom(document: unknown): Answered<CollectorFigures> {
   return { fault: `its answer is none of a collector: ${issue?.path.join('.') || 'document'}: ${issue?.message}` };
 }
 
-/** The report for people. */
-export function statusText(status: Status): string {
-  const { hot, health, database, collector } = status;
+/** What there is to say of streams, gaps and books, for people. */
+export function streamsText({ hot, health, database, collector }: Status): string {
   const fromHot =
     'figures' in hot ? hotText(hot.figures, database) : [`database ${database} does not answer: ${hot.fault}`];
   const fromHealth =
     'figures' in health
       ? [`collector at ${collector}: ${health.figures.status}`, booksText(health.figures)]
       : [`collector at ${collector} does not answer: ${health.fault}`];
-  return [...fromHot, ...fromHealth, `status: ${verdictOf(status)}`].join('\n\n');
+  return [...fromHot, ...fromHealth].join('\n\n');
 }
 
 /** The same for programs. */
-export function statusJson(status: Status): string {
-  const { hot, health, database, collector } = status;
-  const verdict = verdictOf(status);
-  return JSON.stringify({
-    status: verdict,
-    exit_code: EXIT[verdict],
+export function streamsDocument({ hot, health, database, collector }: Status) {
+  return {
     database: { name: database, fault: 'fault' in hot ? hot.fault : null },
     collector: {
       address: collector,
@@ -218,7 +213,7 @@ export function statusJson(status: Status): string {
     },
     ...('figures' in hot ? hot.figures : { streams: null, gaps: null, open_gaps: null }),
     books: 'figures' in health ? health.figures.books : null,
-  });
+  };
 }
 
 function hotText({ streams, gaps, open_gaps }: DatabaseFigures, database: string): string[] {

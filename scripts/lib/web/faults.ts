@@ -48,8 +48,7 @@ function ofDatabase({ code, type }: ClickHouseError): Fault {
   const name = `${type ?? 'error'} (${code})`;
   const passing = PASSING[code];
   if (passing !== undefined) return fault(503, `${passing}: ${name}`, true);
-  if (NO_TABLES.has(code))
-    return fault(500, `the database has no such table, manage.ts --init makes it: ${name}`, true);
+  if (NO_TABLES.has(code)) return fault(500, `the database has no such table, manage.ts init makes it: ${name}`, true);
   if (REFUSED.has(code)) return fault(500, `the database refuses our user: ${name}`, true);
   return fault(500, `the database answers ${name}`, true);
 }

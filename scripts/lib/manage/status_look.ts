@@ -1,0 +1,124 @@
+/** All that `manage.ts status` shows, asked for: services, the pipeline's figures, streams, gaps and books. */
+import { createClickHouse, selectText } from '../clickhouse.ts';
+import { type Config, shownUrl } from '../config.ts';
+import {
+  type Answered,
+  type CollectorFigures,
+  type DatabaseFigures,
+  gapsFrom,
+  gapsQuery,
+  healthFrom,
+  openGapsFrom,
+  openGapsQuery,
+  type Status,
+  streamsFrom,
+  streamsQuery,
+} from '../status.ts';
+import { steadyNow } from '../steady.ts';
+import type { OverviewAnswer } from '../web/overview_answer.ts';
+import { Overview } from '../web/overview_look.ts';
+import { HealthLook, lookingContext } from './health.ts';
+import { type ServiceNow, ServicesLook, worstOf } from './services_now.ts';
+import type { ServiceSet } from './set.ts';
+
+/** The collector answers from memory. */
+const HEALTH_TIMEOUT_MS = 5000;
+/** Streams are counted over a day of rows: not at each look. */
+const STREAMS_EVERY_MS = 30_000;
+
+export interface SystemStatus {
+  /** Wall clock, ms. */
+  time: number;
+  services: readonly ServiceNow[];
+  overview: OverviewAnswer;
+  streams: Status;
+  /** How old the part that the database told is, ms. */
+  streamsAgeMs: number;
+}
+
+/** Looks at one set again and again: rates are what rose between two looks. */
+export class StatusLook {
+  private readonly context: ReturnType<typeof lookingContext>;
+  private readonly healths: HealthLook;
+  private readonly services = new ServicesLook();
+  private readonly overview: Overview;
+  private hot: { at: number; asked: Answered<DatabaseFigures> } | null = null;
+
+  constructor(config: Config) {
+    this.context = lookingContext(config);
+    this.healths = new HealthLook(this.context);
+    this.overview = Overview.of(this.context);
+  }
+
+  /** @param set of the same configuration as before; its processes may be others */
+  async look(set: ServiceSet): Promise<SystemStatus> {
+    const { config } = this.context;
+    const addresses = config.collectorPorts.map((port) => `http://127.0.0.1:${port}/health`);
+    const [services, overview, { at, asked: hot }, health] = await Promise.all([
+      this.healths.ask().then((found) => this.services.look(set, found)),
+      this.overview.look(),
+      this.askHot(),
+      askCollectors(addresses),
+    ]);
+    const database = `${config.hotDatabase} at ${shownUrl(config.clickhouseUrl)}`;
+    const streams = { database, collector: addresses.join(', '), hot, health };
+    return { time: Date.now(), services, overview, streams, streamsAgeMs: Math.round(steadyNow() - at) };
+  }
+
+  close(): Promise<void> {
+    return this.context.close();
+  }
+
+  private async askHot(): Promise<{ at: number; asked: Answered<DatabaseFigures> }> {
+    // One that did not answer may be back at any moment.
+    if (this.hot !== null && 'figures' in this.hot.asked && steadyNow() - this.hot.at < STREAMS_EVERY_MS)
+      return this.hot;
+    this.hot = { at: steadyNow(), asked: await askDatabase(this.context.config) };
+    return this.hot;
+  }
+}
+
+async function askDatabase(config: Config): Promise<Answered<DatabaseFigures>> {
+  const { clickhouseUrl: url, clickhouseUser: username, clickhousePassword: password, hotDatabase } = config;
+  const client = createClickHouse({ url, username, password }, 'marketprism-manage');
+  try {
+    return {
+      figures: {
+        streams: streamsFrom(await selectText(client, streamsQuery(hotDatabase))),
+        gaps: gapsFrom(await selectText(client, gapsQuery(hotDatabase))),
+        open_gaps: openGapsFrom(await selectText(client, openGapsQuery(hotDatabase))),
+      },
+    };
+  } catch (error) {
+    return { fault: reasonOf(error) };
+  } finally {
+    await client.close();
+  }
+}
+
+/** Where exchanges have processes of their own, all of them together; one that does not answer is told. */
+async function askCollectors(addresses: readonly string[]): Promise<Answered<CollectorFigures>> {
+  const asked = await Promise.all(addresses.map(askCollector));
+  const faults = asked.flatMap((each, i) => ('fault' in each ? `${addresses[i]}: ${each.fault}` : []));
+  if (faults.length > 0) return addresses.length === 1 ? asked[0]! : { fault: faults.join('; ') };
+  const figures = asked.flatMap((each) => ('figures' in each ? each.figures : []));
+  const status = worstOf(figures.map((each) => each.status)) as CollectorFigures['status'];
+  return { figures: { status, books: Object.assign({}, ...figures.map(({ books }) => books)) } };
+}
+
+async function askCollector(address: string): Promise<Answered<CollectorFigures>> {
+  try {
+    // An unhealthy collector answers with 503 and the same document.
+    const answer = await fetch(address, { signal: AbortSignal.timeout(HEALTH_TIMEOUT_MS) });
+    return healthFrom(await answer.json());
+  } catch (error) {
+    return { fault: reasonOf(error) };
+  }
+}
+
+/** The first line of what went wrong; what was refused or timed out is told by the cause within. */
+function reasonOf(error: unknown): string {
+  const { message, cause, code } = error as Error & { code?: string };
+  const inner = cause instanceof Error ? `: ${cause.message || (cause as NodeJS.ErrnoException).code}` : '';
+  return `${message || code}${inner}`.split('\n')[0]!;
+}
