@@ -14,7 +14,7 @@ taken within two and a half minutes of its beginning, or it is missing for good,
 Without a key it says so and ends with exit 0. A key with the permission to read is enough: nothing is ever changed.
 
 Environment: OKX_API_KEY, OKX_API_SECRET, OKX_API_PASSPHRASE, MARKETPRISM_MODE (live: "real", demo: "simulated"), MARKETPRISM_DATA_DIR,
-MARKETPRISM_SERIES_DAYS (30), MARKETPRISM_ENDPOINTS, LOG_LEVEL.
+MARKETPRISM_ENDPOINTS, LOG_LEVEL.
 `;
 
 import { flags, runAsScript } from './lib/cli.ts';
@@ -125,7 +125,7 @@ export class AnchorWork implements DeskWork {
    */
   static async open(context: DeskContext, positions: () => Promise<Position[]>, once: boolean): Promise<AnchorWork> {
     const { config, clock, log } = context;
-    const series = await Series.open(config.dataDir, { ...PLAN, keepDays: config.seriesDays }, clock, log);
+    const series = await Series.open(config.dataDir, PLAN, clock, log);
     const { last_slot: last } = series.state;
     const away = last === null ? 0 : (slotOf(clock(), PLAN) - last) / SLOT_MS - 1;
     if (away > 0) log.warn({ event: 'slots_lost', slots: away, after: beijingText(last!) }, 'nobody was there');

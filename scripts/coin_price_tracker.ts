@@ -15,7 +15,7 @@ cannot be had while the venue answers is null in its record and waits in the que
 most, and completes the record by a later one of the same slot ("correction": true). While the venue is away, or when no coin can be had,
 the slot is missing, and no try is counted.
 
-Environment: MARKETPRISM_DESK_COINS (27 coins), MARKETPRISM_SERIES_DAYS (30), MARKETPRISM_DATA_DIR, MARKETPRISM_ENDPOINTS, LOG_LEVEL.
+Environment: MARKETPRISM_DESK_COINS (27 coins), MARKETPRISM_DATA_DIR, MARKETPRISM_ENDPOINTS, LOG_LEVEL.
 `;
 
 import { join } from 'node:path';
@@ -40,7 +40,7 @@ import {
 import { BARS, type Bar, DeskRequestFailed, type DeskTicker, OkxDesk, swapOf } from './lib/desk/okx.ts';
 import { type DeskContext, type DeskWork, runDesk } from './lib/desk/service.ts';
 import { transformStdin } from './lib/desk/stdin.ts';
-import { objectsOf, rotatedSet } from './lib/jsonl.ts';
+import { objectsOfAll } from './lib/jsonl.ts';
 import type { Logger } from './lib/log.ts';
 import { Series, slotOf } from './lib/series.ts';
 
@@ -159,12 +159,7 @@ export class CoinPriceTracker implements DeskWork {
 
   static async open(context: DeskContext): Promise<CoinPriceTracker> {
     const { config, log, clock } = context;
-    const plan = {
-      cadenceMs: CADENCE_MS,
-      delayMs: SETTLE_MS,
-      catchUpSlots: CATCH_UP_SLOTS,
-      keepDays: config.seriesDays,
-    };
+    const plan = { cadenceMs: CADENCE_MS, delayMs: SETTLE_MS, catchUpSlots: CATCH_UP_SLOTS };
     const queue = new FailedQueue(join(config.dataDir, QUEUE_FILE));
     const series = await Series.open(config.dataDir, { name: 'coin_prices', file: PRICES_FILE, ...plan }, clock, log);
     return new CoinPriceTracker(context, new OkxDesk(config, log, clock), series, queue);
@@ -301,11 +296,9 @@ export class CoinPriceTracker implements DeskWork {
     const stored = new Map<number, StoredRecord>();
     const file = join(this.context.config.dataDir, PRICES_FILE);
     // A damaged line must not hold up the others: integrity.ts tells of it.
-    for (const path of rotatedSet(file)) {
-      for await (const line of objectsOf(path)) {
-        const { data } = STORED.safeParse('value' in line ? line.value : null);
-        if (data !== undefined && wanted.has(data.slot)) stored.set(data.slot, data);
-      }
+    for await (const line of objectsOfAll(file, Math.min(...wanted))) {
+      const { data } = STORED.safeParse('value' in line ? line.value : null);
+      if (data !== undefined && wanted.has(data.slot)) stored.set(data.slot, data);
     }
     return stored;
   }

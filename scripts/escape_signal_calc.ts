@@ -118,10 +118,10 @@ export class EscapeCalculator implements DeskWork {
 
   static async open(context: DeskContext): Promise<EscapeCalculator> {
     const { config, log, clock } = context;
-    const { dataDir, seriesDays: keepDays } = config;
+    const { dataDir, seriesDays } = config;
     const plan = { name: 'escape_signal', file: ESCAPE_FILE, cadenceMs: MINUTE_MS, delayMs: CANDLE_MS };
-    const slots = { catchUpSlots: (keepDays * DAY_MS) / MINUTE_MS, keepDays };
-    return new EscapeCalculator(context, await Series.open(dataDir, { ...plan, ...slots }, clock, log));
+    const catchUpSlots = (seriesDays * DAY_MS) / MINUTE_MS;
+    return new EscapeCalculator(context, await Series.open(dataDir, { ...plan, catchUpSlots }, clock, log));
   }
 
   async turn(stop: AbortSignal): Promise<string[]> {

@@ -52,7 +52,7 @@ import { tellAll } from './lib/desk/monitor_client.ts';
 import { type DeskContext, type DeskWork, runDesk } from './lib/desk/service.ts';
 import { transformStdin } from './lib/desk/stdin.ts';
 import { readJson, writeJsonAtomic } from './lib/files.ts';
-import { JsonlWriter, objectsOf, rotatedSet } from './lib/jsonl.ts';
+import { JsonlWriter, objectsOfAll } from './lib/jsonl.ts';
 import { type Lock, takeLock } from './lib/lock.ts';
 
 /** Below the data directory. */
@@ -256,11 +256,9 @@ function adopt(state: State, written: ReadonlyMap<string, MajorEvent>): void {
 
 async function eventsOf(file: string): Promise<Map<string, MajorEvent>> {
   const events = new Map<string, MajorEvent>();
-  for (const path of rotatedSet(file)) {
-    for await (const line of objectsOf(path)) {
-      const event = 'value' in line ? MAJOR_EVENT.safeParse(line.value) : null;
-      if (event?.success) events.set(event.data.id, event.data);
-    }
+  for await (const line of objectsOfAll(file)) {
+    const event = 'value' in line ? MAJOR_EVENT.safeParse(line.value) : null;
+    if (event?.success) events.set(event.data.id, event.data);
   }
   return events;
 }

@@ -70,16 +70,17 @@ export class SarCollector implements DeskWork {
   /** @throws OperatorError when another process has the series */
   static async open(context: DeskContext): Promise<SarCollector> {
     const { config, log, clock } = context;
-    const { dataDir, seriesDays: keepDays, deskCoins } = config;
+    const { dataDir, seriesDays, deskCoins } = config;
     const plan = (name: string, file: string, cadenceMs: number): SeriesPlan => {
-      return { name, file, cadenceMs, catchUpSlots: (keepDays * DAY_MS) / cadenceMs, keepDays };
+      return { name, file, cadenceMs, catchUpSlots: (seriesDays * DAY_MS) / cadenceMs };
     };
     const ofRows = { ...plan('sar_slope', SAR_FILE, CANDLE_MS), delayMs: CANDLE_MS };
     const rows = await Series.open(dataDir, ofRows, clock, log);
     const summaries = await Series.open(dataDir, plan('sar_slope_summary', SUMMARY_FILE, MINUTE_MS), clock, log);
     const last = summaries.state.last_slot;
     const standing = new Map<number, Standing[]>();
-    const { chains, differing } = await readChains(join(dataDir, SAR_FILE), (row) => {
+    const since = (rows.state.last_slot ?? clock()) - seriesDays * DAY_MS;
+    const { chains, differing } = await readChains(join(dataDir, SAR_FILE), since, (row) => {
       if (last !== null && row.timestamp >= candleOf(last)) add(standing, row.timestamp, row);
     });
     if (differing.length > 0) {

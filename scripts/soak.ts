@@ -20,7 +20,7 @@ Flags:
   --plain            lines instead of the page on a terminal
 
 It starts everything itself, with ports, broker, database and data of its own (in data beside the report), so that it runs beside a live system. Nobody is
-told of its alerts. Ctrl-C ends it early: the report says so, and the verdict is incomplete. A day needs about 20 GiB of disk.
+told of its alerts. Ctrl-C ends it early: the report says so, and the verdict is incomplete. A day needs about 25 GiB of disk.
 
 Environment: MARKETPRISM_DATA_DIR (data), and what is captured: MARKETPRISM_EXCHANGES, MARKETPRISM_SYMBOLS, MARKETPRISM_INSTRUMENTS,
 MARKETPRISM_ORDERBOOK_INTERVAL, MARKETPRISM_DESK_COINS, MARKETPRISM_REPLICATION_SECONDS, MARKETPRISM_STREAM_MAX_BYTES.

@@ -11,7 +11,7 @@ import { after, before, describe, test } from 'node:test';
 import { z } from 'zod';
 import { type Simulator, startSimulator } from '../scripts/exchange_sim.ts';
 import { readJson } from '../scripts/lib/files.ts';
-import { objectsOf, rotatedSet } from '../scripts/lib/jsonl.ts';
+import { objectsOfAll } from '../scripts/lib/jsonl.ts';
 import { Child, scriptPlan, waitFor } from '../scripts/lib/processes.ts';
 import { ensureTier } from '../scripts/lib/schema.ts';
 import { SERIES_STATE } from '../scripts/lib/series.ts';
@@ -71,11 +71,9 @@ describe(`${DAYS} days of the desk, seed ${SEED}`, () => {
 
   async function lines(file: string): Promise<Line[]> {
     const out: Line[] = [];
-    for (const path of rotatedSet(join(dataDir, file))) {
-      for await (const line of objectsOf(path)) {
-        assert.ok('value' in line, `${path}:${line.number} is no record`);
-        out.push(line.value as Line);
-      }
+    for await (const line of objectsOfAll(join(dataDir, file))) {
+      assert.ok('value' in line, `${line.path}:${line.number} is no record`);
+      out.push(line.value as Line);
     }
     return out;
   }
@@ -331,10 +329,7 @@ describe(`${DAYS} days of the desk, seed ${SEED}`, () => {
   });
 
   test('history gives byte for byte what was written live', async () => {
-    const written = readFileSync(
-      rotatedSet(join(dataDir, 'escape_signal_jsonl/escape_signal_stats.jsonl')).at(-1)!,
-      'utf8',
-    )
+    const written = readFileSync(join(dataDir, 'escape_signal_jsonl/escape_signal_stats.jsonl'), 'utf8')
       .trimEnd()
       .split('\n');
     const records = written.map((line) => JSON.parse(line) as Line);

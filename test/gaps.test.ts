@@ -37,7 +37,7 @@ describe(`losses at every venue, seed ${SEED}`, () => {
     await pipeline.choosePorts();
     await pipeline.startBroker();
     await pipeline.startDatabase();
-    const rates = ['--trades-per-second', '3', '--diffs-per-second', '5', '--liquidations-per-minute', '0'];
+    const rates = ['--trades-per-second', '3', '--diffs-per-second', '2', '--liquidations-per-minute', '0'];
     await pipeline.startSimulator(['--seed', String(SEED), '--symbols', 'BTC-USDT,ETH-USDT', ...rates]);
     await pipeline.startStore();
     await pipeline.startCollector();
@@ -267,7 +267,9 @@ describe('what a venue no longer serves', () => {
     await pipeline.choosePorts();
     await pipeline.startBroker();
     await pipeline.startDatabase();
-    await pipeline.startSimulator(['--symbols', 'BTC-USDT', '--trades-per-second', '5', '--trade-history', '400']);
+    // Only trades are asked about.
+    const rates = ['--trades-per-second', '5', '--diffs-per-second', '1', '--liquidations-per-minute', '0'];
+    await pipeline.startSimulator(['--symbols', 'BTC-USDT', '--trade-history', '400', ...rates]);
     await pipeline.startStore();
     await pipeline.startCollector();
   });

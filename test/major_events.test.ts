@@ -335,7 +335,7 @@ class Desk {
     const desk = new Desk(dir, all, without);
     for (const name of Object.keys(Desk.PLANS) as InputName[]) {
       if (without.includes(name)) continue;
-      desk.series.set(name, await Series.open(dir, { name, catchUpSlots: 9000, ...Desk.PLANS[name] }, () => T0, LOG));
+      desk.series.set(name, await Series.open(dir, { name, catchUpSlots: 8000, ...Desk.PLANS[name] }, () => T0, LOG));
     }
     return desk;
   }

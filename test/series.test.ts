@@ -7,9 +7,10 @@ import { join } from 'node:path';
 import { after, beforeEach, describe, test } from 'node:test';
 import type { Context } from '../scripts/lib/checks/check.ts';
 import { series as check } from '../scripts/lib/checks/series.ts';
-import { objectsOf, rotatedSet } from '../scripts/lib/jsonl.ts';
+import { objectsOf } from '../scripts/lib/jsonl.ts';
 import { createLogger } from '../scripts/lib/log.ts';
-import { recordsOf, Series, type SeriesPlan, slotOf } from '../scripts/lib/series.ts';
+import { rotatedSet } from '../scripts/lib/rotated.ts';
+import { LEAST_KEPT_DAYS, recordsOf, Series, type SeriesPlan, slotOf } from '../scripts/lib/series.ts';
 
 const MINUTE = 60_000;
 const PLAN: SeriesPlan = { name: 'tops', file: 'tops/tops.jsonl', cadenceMs: MINUTE, catchUpSlots: 60 };
@@ -160,31 +161,10 @@ describe('a series', () => {
     await series.close();
   });
 
-  test('renames its file when it is long, keeps what is to be kept, and reads all of it', async () => {
-    const DAY = 24 * 60 * MINUTE;
-    const plan = { ...PLAN, cadenceMs: DAY, catchUpSlots: 0, keepDays: 30 };
-    now = T0 + 100 * DAY;
-    let series = await open(plan);
-    const first = slotOf(T0, plan);
-    for (let day = 0; day < 75; day += 1) {
-      series.write(first + day * DAY, [{ day }]);
-      if (day === 33) {
-        await series.close();
-        series = await open(plan);
-      }
-    }
-    await series.close();
-    const days: unknown[] = [];
-    for await (const record of recordsOf(file(), 0)) days.push(record.day);
-    assert.deepEqual(
-      days,
-      Array.from({ length: days.length }, (_, i) => 75 - days.length + i),
-    );
-    assert.ok(days.length >= 30 && days.length <= 50, `${days.length} days`);
-    assert.ok(rotatedSet(file()).length >= 3);
-    const some: unknown[] = [];
-    for await (const record of recordsOf(file(), first + 73 * DAY)) some.push(record.day);
-    assert.deepEqual(some, [73, 74]);
+  test('cannot be completed further back than its files are kept', async () => {
+    const days = (count: number) => ({ ...PLAN, catchUpSlots: count * 1440 });
+    await (await open(days(LEAST_KEPT_DAYS))).close();
+    await assert.rejects(open(days(LEAST_KEPT_DAYS + 1)), /over 181 days, as its files are kept for 180: set MARKETPR/);
   });
 
   test('has one writer', async () => {

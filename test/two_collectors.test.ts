@@ -129,7 +129,7 @@ describe('two collectors side by side, each killed once', () => {
       '--trades-per-second',
       String(TRADES_PER_SECOND),
       '--diffs-per-second',
-      '5',
+      '2',
       '--liquidations-per-minute',
       '60',
     ];

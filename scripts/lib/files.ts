@@ -1,5 +1,15 @@
-/** Small files that other processes read: replaced whole, never seen half-written. */
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
+/** Small files that other processes read: replaced whole, never seen half-written; and whether a file that is open still has its name. */
+import {
+  closeSync,
+  fstatSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
 import { dirname } from 'node:path';
 
 /** Writes `value` as JSON: temp file, fsync, rename. */
@@ -26,4 +36,12 @@ export function readJson(path: string): unknown {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
     throw error;
   }
+}
+
+/** Whether the file that is open is the one at `path`: not, once it was renamed, removed or replaced. */
+export function hasName(file: number, path: string): boolean {
+  const named = statSync(path, { throwIfNoEntry: false });
+  // While it is open, no other file can have its number.
+  const own = fstatSync(file);
+  return named !== undefined && named.ino === own.ino && named.dev === own.dev;
 }

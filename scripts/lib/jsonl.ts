@@ -8,13 +8,14 @@ import {
   ftruncateSync,
   mkdirSync,
   openSync,
-  readdirSync,
   readSync,
-  statSync,
   writeSync,
 } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { dirname } from 'node:path';
+import { hasName } from './files.ts';
+import { holdsOpen, letGo } from './hangup.ts';
 import type { Logger } from './log.ts';
+import { GZIP, openRotated, READ_BYTES, rotatedSet, streamOf } from './rotated.ts';
 
 const LINE_FEED = 0x0a;
 /** A line is looked for backwards in steps of this. */
@@ -30,7 +31,11 @@ export interface Line {
  * A file's lines, blank ones left out but counted. By bytes: `readline` would also split at characters that may stand in a row.
  * @param start bytes before it are left out, and its lines are counted from there
  */
-export async function* linesOf(path: string, start = 0): AsyncGenerator<Line> {
+export function linesOf(path: string, start = 0): AsyncGenerator<Line> {
+  return linesIn(createReadStream(path, { highWaterMark: READ_BYTES, start }));
+}
+
+async function* linesIn(chunks: AsyncIterable<Buffer>): AsyncGenerator<Line> {
   let number = 0;
   let pieces: Buffer[] = [];
   const line = (end: Buffer): Line => {
@@ -40,7 +45,7 @@ export async function* linesOf(path: string, start = 0): AsyncGenerator<Line> {
     return { number, bytes };
   };
   const isBlank = ({ bytes }: Line) => bytes.every((byte) => byte <= 0x20);
-  for await (const chunk of createReadStream(path, { highWaterMark: 2 ** 20, start }) as AsyncIterable<Buffer>) {
+  for await (const chunk of chunks) {
     let from = 0;
     for (let end = chunk.indexOf(LINE_FEED); end >= 0; end = chunk.indexOf(LINE_FEED, from)) {
       const found = line(chunk.subarray(from, end));
@@ -59,32 +64,38 @@ export type Parsed = { number: number; value: Record<string, unknown> } | { numb
 
 /** A file's objects; a line that is none is told, and the next ones are read. @param start bytes before it are left out */
 export async function* objectsOf(path: string, start = 0): AsyncGenerator<Parsed> {
-  for await (const { number, bytes } of linesOf(path, start)) {
-    try {
-      const value: unknown = JSON.parse(bytes.toString());
-      if (typeof value === 'object' && value !== null && !Array.isArray(value))
-        yield { number, value: value as Record<string, unknown> };
-      else yield { number, bad: 'no object' };
-    } catch (error) {
-      yield { number, bad: (error as Error).message };
-    }
+  for await (const line of linesOf(path, start)) yield parsedLine(line);
+}
+
+function parsedLine({ number, bytes }: Line): Parsed {
+  try {
+    const value: unknown = JSON.parse(bytes.toString());
+    if (typeof value === 'object' && value !== null && !Array.isArray(value))
+      return { number, value: value as Record<string, unknown> };
+    return { number, bad: 'no object' };
+  } catch (error) {
+    return { number, bad: (error as Error).message };
   }
 }
 
-/** A file and those that it was renamed to when it was rotated (`NAME.1`, `NAME-20261124`), oldest first; compressed ones are left out. */
-export function rotatedSet(path: string): string[] {
-  const [directory, name] = [dirname(path), basename(path)];
-  if (!existsSync(directory)) return [];
-  const rotated = readdirSync(directory).filter(
-    (each) => each.startsWith(name) && /^[.-]\d[\d-]*$/.test(each.slice(name.length)),
-  );
-  const paths = [...rotated, ...(existsSync(path) ? [name] : [])].map((each) => join(directory, each));
-  const changed = new Map(paths.map((each) => [each, statSync(each).mtimeMs]));
-  return paths.sort((one, other) => changed.get(one)! - changed.get(other)!);
+/** The lines of a file and of all that it was renamed to, as `linesOf`; `number` counts in its own file. @param since as of `openRotated` */
+export async function* linesOfAll(path: string, since?: number): AsyncGenerator<Line & { path: string }> {
+  const files = await openRotated(path, since);
+  try {
+    for (const file of files) for await (const line of linesIn(streamOf(file))) yield { ...line, path: file.path };
+  } finally {
+    await Promise.all(files.map(({ handle }) => handle.close()));
+  }
 }
 
-/** True when the file ends in the middle of a line. */
+/** Their objects, as `objectsOf`. @param since as of `openRotated` */
+export async function* objectsOfAll(path: string, since?: number): AsyncGenerator<Parsed & { path: string }> {
+  for await (const { path: own, ...line } of linesOfAll(path, since)) yield { ...parsedLine(line), path: own };
+}
+
+/** True when the file is there, and ends in the middle of a line. */
 export function isTorn(path: string): boolean {
+  if (!existsSync(path)) return false;
   const file = openSync(path, 'r');
   try {
     const { size } = fstatSync(file);
@@ -97,7 +108,8 @@ export function isTorn(path: string): boolean {
 
 /**
  * Appends to one file. Lines are in the file whole or not at all, and on disk when `append` returns. A file that was renamed (logrotate) is
- * left as it is, and a new one begun. Who opens it takes care that nobody else writes to it.
+ * left as it is, and a new one begun: seen at each append, so that no signal has to come in time. Who opens it takes care that nobody else writes
+ * to it.
  */
 export class JsonlWriter {
   private file: number | null = null;
@@ -107,6 +119,7 @@ export class JsonlWriter {
     private readonly log: Logger,
   ) {
     mkdirSync(dirname(path), { recursive: true });
+    this.mendRotated();
     this.open();
   }
 
@@ -126,16 +139,20 @@ export class JsonlWriter {
   }
 
   close(): void {
+    if (this.file === null) return;
+    letGo(this.release);
+    this.release();
+  }
+
+  private readonly release = (): void => {
     if (this.file !== null) closeSync(this.file);
     this.file = null;
-  }
+  };
 
   /** The file that has the name now. */
   private present(): number {
-    const ours = this.file === null ? null : fstatSync(this.file);
-    const named = statSync(this.path, { throwIfNoEntry: false });
-    if (ours !== null && named !== undefined && named.ino === ours.ino && named.dev === ours.dev) return this.file!;
-    this.close();
+    if (this.file !== null && hasName(this.file, this.path)) return this.file;
+    this.release();
     return this.open();
   }
 
@@ -143,8 +160,21 @@ export class JsonlWriter {
     // Read, too: its end is looked at.
     const file = openSync(this.path, 'a+');
     this.file = file;
+    holdsOpen(this.release);
     mendEnd(file, this.path, this.log);
     return file;
+  }
+
+  /** Where the writer was killed while logrotate renamed its file, the end that is torn has another name by now. */
+  private mendRotated(): void {
+    const newest = rotatedSet(this.path).findLast((each) => each !== this.path);
+    if (newest === undefined || newest.endsWith(GZIP) || !isTorn(newest)) return;
+    const file = openSync(newest, 'r+');
+    try {
+      mendEnd(file, this.path, this.log);
+    } finally {
+      closeSync(file);
+    }
   }
 }
 

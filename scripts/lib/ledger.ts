@@ -127,7 +127,8 @@ export async function countFound(
   return out;
 }
 
-async function* messagesAfter(nats: NatsConnection, stream: StreamName, base: number, headersOnly: boolean) {
+/** Messages of a stream above a sequence, up to the last one that there is now. */
+export async function* messagesAfter(nats: NatsConnection, stream: StreamName, base: number, headersOnly: boolean) {
   const manager = await nats.jetstreamManager();
   const { state } = await manager.streams.info(stream);
   if (state.last_seq <= base || state.messages === 0) return;

@@ -2,6 +2,7 @@
  * Rounds of checks, one at a time, whoever asks for them; what they find becomes alerts, and people are told. One history for the schedule and for
  * the API: this process writes it, and nobody else.
  */
+import { readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { messageOf, shownAlert } from './alert_text.ts';
@@ -23,6 +24,10 @@ import { type PostedEvent, ToldEvents } from './told_events.ts';
 const MOST_ROUNDS = 500;
 /** Events that reached nobody, of which it is remembered that they are in the file. */
 const MOST_UNREACHED = 1000;
+
+/** Files of rounds are kept for so many days: about 1 MB each. Dated by their names, they are not logrotate's. */
+const RESULTS_DAYS = 90;
+const DAY_MS = 86_400_000;
 
 /** A round as the API shows it, and as `monitoring_YYYYMMDD.jsonl` has it. */
 export interface ShownRound {
@@ -285,11 +290,12 @@ export class Monitor {
   /** A file a day, by UTC. */
   private keep(shown: ShownRound, now: number): void {
     const { config, log } = this.options;
-    const day = new Date(now).toISOString().slice(0, 10).replaceAll('-', '');
-    const path = join(config.dataDir, 'monitoring_results', `monitoring_${day}.jsonl`);
+    const directory = join(config.dataDir, 'monitoring_results');
+    const path = join(directory, `monitoring_${dayOf(now)}.jsonl`);
     if (this.results?.path !== path) {
       this.results?.close();
       this.results = new JsonlWriter(path, log);
+      removeOldResults(directory, now);
     }
     this.results.append([shown]);
   }
@@ -379,4 +385,15 @@ function mutedBy(news: readonly News[]): Map<Part, number> {
   for (const { event, alert } of news)
     if (event === 'muted' && alert.muted_by !== null) counts.set(alert.muted_by, (counts.get(alert.muted_by) ?? 0) + 1);
   return counts;
+}
+
+function dayOf(time: number): string {
+  return new Date(time).toISOString().slice(0, 10).replaceAll('-', '');
+}
+
+/** Removes the rounds of days that are older than are to be kept, and no other file. @param now ms */
+export function removeOldResults(directory: string, now: number): void {
+  const oldest = `monitoring_${dayOf(now - RESULTS_DAYS * DAY_MS)}.jsonl`;
+  for (const name of readdirSync(directory))
+    if (/^monitoring_\d{8}\.jsonl$/.test(name) && name < oldest) rmSync(join(directory, name));
 }

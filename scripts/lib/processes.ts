@@ -1,8 +1,9 @@
 /** Child processes: started, watched, restarted when they die, stopped in order. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { createWriteStream, existsSync, mkdirSync, type WriteStream } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { OperatorError } from './cli.ts';
+import { LineSource, LogFile } from './log_file.ts';
 import { pause } from './pause.ts';
 import { nodeFlags } from './services.ts';
 
@@ -26,6 +27,8 @@ export interface ChildPlan {
   logDir: string;
   /** Waits this long before each restart, ms; absent: longer each time. */
   restartWaitMs?: number;
+  /** How it is asked to stop; absent: SIGTERM. */
+  stopSignal?: NodeJS.Signals;
 }
 
 /** A script of this project as a child. */
@@ -46,7 +49,7 @@ export interface ChildExit {
 export class Child {
   restarts = 0;
   private process: ChildProcess | null = null;
-  private log: WriteStream | null = null;
+  private readonly log: LogFile;
   private wanted = false;
   private attempts = 0;
   private startedAt = 0;
@@ -57,7 +60,9 @@ export class Child {
   constructor(
     readonly plan: ChildPlan,
     private readonly onExit: (exit: ChildExit) => boolean,
-  ) {}
+  ) {
+    this.log = new LogFile(join(plan.logDir, `${plan.name}.log`));
+  }
 
   get pid(): number | undefined {
     return this.process?.pid;
@@ -90,7 +95,7 @@ export class Child {
     const gone = new Promise<ChildExit>((done) => {
       child.once('exit', (code, signal) => done({ code, signal, lastLine: this.lastLine }));
     });
-    child.kill('SIGTERM');
+    child.kill(this.plan.stopSignal ?? 'SIGTERM');
     const timer = setTimeout(() => child.kill('SIGKILL'), STOP_LIMIT_MS);
     const exit = await gone;
     clearTimeout(timer);
@@ -98,9 +103,10 @@ export class Child {
   }
 
   private spawn(): void {
-    const { name, command, args, env, logDir } = this.plan;
+    const { command, args, env, logDir } = this.plan;
     mkdirSync(logDir, { recursive: true });
-    this.log ??= createWriteStream(join(logDir, `${name}.log`), { flags: 'a' });
+    // There from the start, for whoever follows it.
+    this.log.append(Buffer.alloc(0));
     const [file, all] = existsSync(SETPRIV)
       ? [SETPRIV, ['--pdeathsig', 'TERM', '--', command, ...args]]
       : [command, args];
@@ -109,9 +115,10 @@ export class Child {
     this.process = child;
     this.startedAt = Date.now();
     this.lastLine = '';
-    child.stdout!.pipe(this.log, { end: false });
+    const [out, err] = [new LineSource(this.log), new LineSource(this.log)];
+    child.stdout!.on('data', (chunk: Buffer) => out.write(chunk));
     child.stderr!.on('data', (chunk: Buffer) => {
-      this.log!.write(chunk);
+      err.write(chunk);
       this.lastLine = chunk.toString().trimEnd().split('\n').pop() ?? '';
     });
     child.once('error', (error) => {
@@ -119,7 +126,12 @@ export class Child {
       if (child.pid === undefined) this.ended(null, null);
     });
     // `close` comes after the last output was read, so the last line is there.
-    child.once('close', (code, signal) => this.ended(code, signal));
+    child.once('close', (code, signal) => {
+      out.end();
+      err.end();
+      this.log.close();
+      this.ended(code, signal);
+    });
   }
 
   private ended(code: number | null, signal: NodeJS.Signals | null): void {

@@ -2,11 +2,11 @@
  * A series: records by slots of time in one JSONL file, each slot once. What was missed while nobody was there is known, and is completed
  * by records that say so. Its health file tells integrity.ts, and whoever shows it, all that they must know.
  */
-import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { z } from 'zod';
+import { OperatorError } from './cli.ts';
 import { readJson, writeJsonAtomic } from './files.ts';
-import { JsonlWriter, linesOf, rotatedSet } from './jsonl.ts';
+import { JsonlWriter, linesOfAll } from './jsonl.ts';
 import { type Lock, takeLock } from './lock.ts';
 import type { Logger } from './log.ts';
 
@@ -21,17 +21,15 @@ export interface SeriesPlan {
   offsetMs?: number;
   /** A slot can be computed so much after its beginning, ms. Default 0. */
   delayMs?: number;
-  /** So many slots back a missed one is still completed. */
+  /** So many slots back a missed one is still completed: at most 180 days, or what was removed would be written again. */
   catchUpSlots: number;
-  /** Records are kept for so many days; absent: whoever rotates the file decides. */
-  keepDays?: number;
 }
 
 const DAY_MS = 86_400_000;
 /** The time of the last look is written this often when nothing else is. */
 const RUN_KEPT_MS = 60_000;
-/** A file is renamed when it has records of so large a part of the days that are kept: as much is kept besides. */
-const FILE_SHARE = 1 / 3;
+/** `logrotate/marketprism` renames the files, and keeps those of every series for longer than this. */
+export const LEAST_KEPT_DAYS = 180;
 /** Slots that are computed before what came of them is written: one write, one sync. */
 const SLOTS_A_WRITE = 200;
 /** Each line begins so: its slot is read without parsing the line. */
@@ -69,8 +67,6 @@ export function slotOf(time: number, { cadenceMs, offsetMs = 0 }: Pick<SeriesPla
 }
 
 export class Series {
-  /** The first slot of the present file; null: it is empty. */
-  private fileSince: number | null = null;
   private begin: number | null = null;
   /** What the health file says of the last look. */
   private saved: Pick<SeriesState, 'error' | 'last_run'> = { error: null, last_run: null };
@@ -87,10 +83,15 @@ export class Series {
   /**
    * Reads what is there, and takes the series for this process.
    * @param clock wall clock, ms
-   * @throws OperatorError when another process has it
+   * @throws OperatorError when another process has it, or it is to be completed further back than it is kept
    */
   static async open(dataDir: string, plan: SeriesPlan, clock: () => number, log: Logger): Promise<Series> {
     if (!/^\w+$/.test(plan.name)) throw new Error(`a series is named by letters, digits and _, not ${plan.name}`);
+    const days = (plan.catchUpSlots * plan.cadenceMs) / DAY_MS;
+    if (days > LEAST_KEPT_DAYS)
+      throw new OperatorError(
+        `${plan.name} cannot be completed over ${days} days, as its files are kept for ${LEAST_KEPT_DAYS}: set MARKETPRISM_SERIES_DAYS to less`,
+      );
     const lock = await takeLock(dataDir, `series ${plan.name}`);
     try {
       const file = join(dataDir, plan.file);
@@ -98,7 +99,6 @@ export class Series {
       const path = join(dataDir, 'state', `series-${plan.name}.json`);
       const state = await stateOf(plan, path, file, clock());
       const series = new Series(plan, path, writer, lock, clock, state);
-      series.fileSince = await firstSlotOf(file);
       series.save();
       return series;
     } catch (error) {
@@ -141,7 +141,7 @@ export class Series {
       for (const record of records) lines.push({ slot, ...(isLate ? { correction: true } : {}), ...record });
     }
     if (lines.length === 0) return;
-    this.append(lines, slots[0]![0]);
+    this.writer.append(lines);
     Object.assign(this.state, state);
     this.state.last_write = this.clock();
     this.save();
@@ -168,38 +168,11 @@ export class Series {
     return false;
   }
 
-  private append(lines: readonly object[], slot: number): void {
-    this.rotate(slot);
-    this.writer.append(lines);
-    this.fileSince ??= slot;
-  }
-
-  /** A file that has become long is renamed, as by logrotate; what is older than is to be kept goes. */
-  private rotate(slot: number): void {
-    const { keepDays } = this.plan;
-    if (keepDays === undefined || this.fileSince === null) return;
-    if (slot - this.fileSince < keepDays * DAY_MS * FILE_SHARE) return;
-    const { path } = this.writer;
-    const day = (time: number) => new Date(time).toISOString().slice(0, 10).replaceAll('-', '');
-    const to = `${path}-${day(this.state.last_slot ?? slot)}`;
-    if (existsSync(to)) return;
-    if (existsSync(path)) renameSync(path, to);
-    this.fileSince = null;
-    const oldest = day(slot - keepDays * DAY_MS);
-    for (const name of readdirSync(dirname(path))) {
-      const dated = /-(\d{8})$/.exec(name);
-      if (dated && name === `${basename(path)}-${dated[1]}` && dated[1]! < oldest) rmSync(join(dirname(path), name));
-    }
-  }
-
   /** Replaces what a slot says by what it should have said: readers take the last. */
   correct(slot: number, records: readonly object[]): void {
     if (this.state.last_slot === null || slot > this.state.last_slot || this.state.missing.includes(slot))
       throw new Error(`slot ${slot} of ${this.plan.name} has nothing to be corrected`);
-    this.append(
-      records.map((record) => ({ slot, correction: true, ...record })),
-      this.state.last_slot,
-    );
+    this.writer.append(records.map((record) => ({ slot, correction: true, ...record })));
     this.state.corrections += 1;
     this.state.last_write = this.clock();
     this.save();
@@ -255,12 +228,12 @@ export class Series {
 async function stateOf(plan: SeriesPlan, path: string, file: string, now: number): Promise<SeriesState> {
   const { name, cadenceMs, offsetMs = 0, delayMs = 0, catchUpSlots } = plan;
   const known = SERIES_STATE.safeParse(readJson(path)).data ?? null;
-  const slots = await slotsOf(file);
-  const sorted = [...slots].sort((one, other) => one - other);
-  const first = known?.first_slot ?? sorted[0] ?? null;
-  const last = sorted.at(-1) ?? known?.last_slot ?? null;
-  const missing: number[] = [];
   const oldest = slotOf(now, plan) - catchUpSlots * cadenceMs;
+  const slots = await slotsOf(file, oldest);
+  const first = known?.first_slot ?? (await firstSlotOf(file));
+  const newest = [...slots].reduce((one, other) => Math.max(one, other), Number.NEGATIVE_INFINITY);
+  const last = slots.size > 0 ? newest : (known?.last_slot ?? null);
+  const missing: number[] = [];
   if (first !== null && last !== null) {
     for (let slot = Math.max(first, oldest); slot < last; slot += cadenceMs) if (!slots.has(slot)) missing.push(slot);
   }
@@ -272,20 +245,18 @@ async function stateOf(plan: SeriesPlan, path: string, file: string, now: number
   };
 }
 
-async function slotsOf(file: string): Promise<Set<number>> {
+/** All slots of the files that do not end before `since`, ms. */
+async function slotsOf(file: string, since: number): Promise<Set<number>> {
   const slots = new Set<number>();
-  for (const path of rotatedSet(file)) {
-    for await (const { bytes } of linesOf(path)) {
-      const slot = slotIn(bytes);
-      if (slot !== null) slots.add(slot);
-    }
+  for await (const { bytes } of linesOfAll(file, since)) {
+    const slot = slotIn(bytes);
+    if (slot !== null) slots.add(slot);
   }
   return slots;
 }
 
 async function firstSlotOf(file: string): Promise<number | null> {
-  if (!existsSync(file)) return null;
-  for await (const { bytes } of linesOf(file)) {
+  for await (const { bytes } of linesOfAll(file)) {
     const slot = slotIn(bytes);
     if (slot !== null) return slot;
   }
@@ -313,12 +284,10 @@ export async function* recordsOf(
   file: string,
   from: number,
 ): AsyncGenerator<{ slot: number } & Record<string, unknown>> {
-  for (const path of rotatedSet(file)) {
-    for await (const { bytes } of linesOf(path)) {
-      const slot = slotIn(bytes);
-      const record = slot !== null && slot >= from ? parsed(bytes) : null;
-      if (record !== null) yield record;
-    }
+  for await (const { bytes } of linesOfAll(file, from)) {
+    const slot = slotIn(bytes);
+    const record = slot !== null && slot >= from ? parsed(bytes) : null;
+    if (record !== null) yield record;
   }
 }
 

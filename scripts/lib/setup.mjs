@@ -1,5 +1,5 @@
 /**
- * Makes a bare Debian 12 with Node 20 and npm ready: packages from the lock file, the nats-server program, and for tests Debian's Chromium. Plain
+ * Makes a bare Debian 12 with Node 20 and npm ready: packages from the lock file, the nats-server program, and for tests Debian's Chromium and logrotate. Plain
  * JavaScript, because it runs before anything is installed. A second run sees that all is there and ends at once.
  *
  * Usage: node scripts/lib/setup.mjs [--dev]      (--dev: also what the tests and the bench need)
@@ -18,7 +18,8 @@ checkNode();
 installPackages();
 installBroker();
 if (dev) {
-  installBrowser();
+  installForTests('chromium', 'test/pages_*.test.ts');
+  installForTests('logrotate', 'test/logrotate.*.ts');
   unpackPromtool();
 }
 
@@ -55,12 +56,11 @@ function installBroker() {
   );
 }
 
-/** The pages are tested in a real browser. Who cannot get one is told, and keeps all other tests. */
-function installBrowser() {
-  if (isInstalled('chromium')) return;
-  const fault = installDebian('chromium');
-  if (fault !== null)
-    say(`chromium is missing, and test/pages_*.test.ts fail without: apt-get install chromium (${fault})`);
+/** Programs that tests run for real: the browser for pages, logrotate for files. Who cannot get one is told, and keeps all other tests. */
+function installForTests(name, tests) {
+  if (isInstalled(name)) return;
+  const fault = installDebian(name);
+  if (fault !== null) say(`${name} is missing, and ${tests} fail without: apt-get install ${name} (${fault})`);
 }
 
 /** Installs a package of Debian. @returns null when it is there, else why not, in a line */

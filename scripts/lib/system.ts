@@ -30,8 +30,9 @@ import {
 } from './ledger.ts';
 import { createLogger } from './log.ts';
 import { pause } from './pause.ts';
-import { Child, type ChildPlan, RESTARTS_FILE, scriptPlan, waitFor } from './processes.ts';
+import { Child, type ChildExit, type ChildPlan, RESTARTS_FILE, scriptPlan, waitFor } from './processes.ts';
 import type { DataType } from './rows.ts';
+import { steadyNow } from './steady.ts';
 import { type StreamName, streamDefinitions } from './streams.ts';
 
 /** A first start reads 540 MB of engine from a cold disk. */
@@ -78,6 +79,13 @@ export interface SystemPlan {
   adjust?(plan: ChildPlan): ChildPlan;
 }
 
+/** How a child ended that was asked to. */
+export interface ChildEnd extends ChildExit {
+  name: string;
+  /** From the signal to its end. */
+  ms: number;
+}
+
 interface Collector {
   name: string;
   env: NodeJS.ProcessEnv;
@@ -112,11 +120,25 @@ export class System {
   /** Starts everything in order; each part waits for what it stands on. */
   async start(): Promise<void> {
     const { plan } = this;
+    const definitions = streamDefinitions(plan.config.streamMaxBytes ?? streamBudget(plan.config.dataDir));
+    const streamBytes = definitions.reduce((sum, each) => sum + each.maxBytes, 0);
+    plan.env.MARKETPRISM_STREAM_MAX_BYTES ??= String(streamBytes);
+    await this.startBackends(streamBytes);
+    await this.withNats(async (nats) =>
+      ensureStreams(await nats.jetstreamManager(), definitions, createLogger('up', 'error')),
+    );
+    this.bases = await this.lastSequences();
+    this.startedAt = Date.now();
+    this.tellRestarts();
+    await this.startServices();
+    if (plan.natsPort !== null) void this.watchBroker(plan.natsPort);
+  }
+
+  /** Broker and database, and in a demo the exchanges. */
+  private async startBackends(streamBytes: number): Promise<void> {
+    const { plan } = this;
     const { config, env } = plan;
     const logDir = join(config.dataDir, 'logs');
-    const definitions = streamDefinitions(config.streamMaxBytes ?? streamBudget(config.dataDir));
-    const streamBytes = definitions.reduce((sum, each) => sum + each.maxBytes, 0);
-    env.MARKETPRISM_STREAM_MAX_BYTES ??= String(streamBytes);
     if (plan.natsPort !== null) {
       const directory = resolve(config.dataDir, 'nats');
       this.launch(brokerPlan(findNatsServer()!, directory, plan.natsPort, streamBytes, logDir));
@@ -137,13 +159,11 @@ export class System {
     if (plan.mode === 'demo') {
       await this.ready('exchange_sim', async () => readJson(env.MARKETPRISM_ENDPOINTS!) !== null);
     }
-    await this.withNats(async (nats) => {
-      const manager = await nats.jetstreamManager();
-      await ensureStreams(manager, definitions, createLogger('up', 'error'));
-      for (const { name } of definitions) this.bases[name] = (await manager.streams.info(name)).state.last_seq;
-    });
-    this.startedAt = Date.now();
-    this.tellRestarts();
+  }
+
+  private async startServices(): Promise<void> {
+    const { config, env } = this.plan;
+    const logDir = join(config.dataDir, 'logs');
     this.launch(scriptPlan('store', [], env, logDir));
     for (const { name, env: own } of this.collectors) {
       this.launch({ ...scriptPlan('collector', [], own, logDir), name });
@@ -155,7 +175,17 @@ export class System {
     this.launch(scriptPlan('replicate', [], env, logDir));
     this.starting = false;
     for (const name of this.readers) this.launch(scriptPlan(name, [], env, logDir));
-    if (plan.natsPort !== null) void this.watchBroker(plan.natsPort);
+  }
+
+  /** Of each stream the last message that there is. */
+  private lastSequences(): Promise<Record<StreamName, number>> {
+    return this.withNats(async (nats) => {
+      const manager = await nats.jetstreamManager();
+      const last = { ...this.bases };
+      for (const name of Object.keys(last) as StreamName[])
+        last[name] = (await manager.streams.info(name)).state.last_seq;
+      return last;
+    });
   }
 
   /**
@@ -185,21 +215,61 @@ export class System {
     }
   }
 
-  /** Stops in order: sources first, so that all that they gave is stored by what still runs. */
-  async stop(): Promise<void> {
+  /** Stops in order: sources first, so that all that they gave is stored by what still runs. @returns how each ended that ran */
+  async stop(): Promise<ChildEnd[]> {
     this.starting = false;
     this.stopping = true;
-    await this.stopReaders();
-    await this.stopCollectors();
+    const { ends } = await this.stopInOrder([
+      'replicate',
+      'store',
+      'exchange_sim',
+      'clickhouse_embedded',
+      'nats-server',
+    ]);
+    return ends;
+  }
+
+  /**
+   * Stops everything but the simulated exchanges, in the order of `stop`, until `resume`: venues go on while we are away, and their ledger counts.
+   * @returns how each ended that ran, and the last message of each stream that the collectors gave; null: the broker did not say
+   */
+  halt(): Promise<{ ends: ChildEnd[]; last: Record<StreamName, number> | null }> {
+    return this.stopInOrder(['replicate', 'store', 'clickhouse_embedded', 'nats-server']);
+  }
+
+  /** Starts what `halt` stopped, in the order of `start`. */
+  async resume(): Promise<void> {
+    this.starting = true;
+    this.startFailure = null;
+    const { exchange_sim: _, ...stopped } = Object.fromEntries(this.children);
+    // One that has ended counts as running until its last output is read.
+    await this.ready('what was stopped', async () => Object.values(stopped).every((child) => !child.running));
+    await this.startBackends(Number(this.plan.env.MARKETPRISM_STREAM_MAX_BYTES));
+    await this.startServices();
+  }
+
+  /** @param others that are stopped after readers and collectors */
+  private async stopInOrder(others: readonly string[]) {
+    const ends: ChildEnd[] = [];
+    const end = async (name: string) => {
+      const began = steadyNow();
+      const exit = await this.children.get(name)?.stop();
+      if (exit) ends.push({ name, ...exit, ms: Math.round(steadyNow() - began) });
+    };
+    let last: Record<StreamName, number> | null = null;
+    await Promise.all(this.readers.map(end));
+    await Promise.all(this.collectors.map(({ name }) => end(name)));
     try {
-      if (this.children.get('store')?.running) await this.drained(STOP_DRAIN_MS);
+      if (this.children.get('store')?.running) {
+        await this.drained(STOP_DRAIN_MS);
+        last = await this.lastSequences();
+      }
     } catch (error) {
       // Without a broker nothing can drain; what it holds is stored at the next start.
       this.plan.say(`stopping without a last look at the broker: ${(error as Error).message}`);
     }
-    for (const name of ['replicate', 'store', 'exchange_sim', 'clickhouse_embedded', 'nats-server']) {
-      await this.children.get(name)?.stop();
-    }
+    for (const name of others) await end(name);
+    return { ends, last };
   }
 
   /**
@@ -282,10 +352,6 @@ export class System {
     return this.plan.readers ?? [];
   }
 
-  private async stopReaders(): Promise<void> {
-    await Promise.all(this.readers.map((name) => this.children.get(name)?.stop()));
-  }
-
   private async stopCollectors(): Promise<void> {
     await Promise.all(this.collectors.map(({ name }) => this.children.get(name)?.stop()));
   }
@@ -364,6 +430,11 @@ export class System {
 
   private launch(plan: ChildPlan): void {
     if (this.stopping) throw new OperatorError('stopped while starting');
+    const known = this.children.get(plan.name);
+    if (known !== undefined) {
+      if (!known.running) known.start();
+      return;
+    }
     const child = new Child(this.plan.adjust?.(plan) ?? plan, ({ code, signal, lastLine }) => {
       const how = signal ? `was killed (${signal})` : `ended with code ${code}`;
       if (this.starting) {
@@ -414,7 +485,7 @@ export class System {
     }
   }
 
-  private async withNats<T>(work: (nats: NatsConnection) => Promise<T>): Promise<T> {
+  async withNats<T>(work: (nats: NatsConnection) => Promise<T>): Promise<T> {
     const { natsUrl } = this.plan.config;
     const nats = await connect({ servers: natsUrl.split(','), name: 'up' }).catch((error: Error) => {
       throw new OperatorError(`the broker at ${shownUrl(natsUrl)} cannot be reached: ${error.message}`);
@@ -465,7 +536,7 @@ export class System {
   }
 
   /** Distinct ids of a stream that were written to sockets. */
-  private async sentKeys({ exchange, symbol, data_type }: GappedStream): Promise<string[]> {
+  async sentKeys({ exchange, symbol, data_type }: GappedStream): Promise<string[]> {
     const query = new URLSearchParams({ exchange, symbol, data_type });
     const { body } = await request(`${this.simulatorControl()}/ledger/keys?${query}`);
     const lines = (await body.text()).trimEnd().split('\n');
@@ -509,7 +580,7 @@ export class System {
 }
 
 /** Both streams together take at most half of the free disk. */
-function streamBudget(directory: string): number | undefined {
+export function streamBudget(directory: string): number | undefined {
   const disk = statfsSync(directory);
   const full = streamDefinitions().reduce((sum, each) => sum + each.maxBytes, 0);
   const half = Math.floor((disk.bavail * disk.bsize) / 2);

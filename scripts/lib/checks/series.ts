@@ -2,7 +2,8 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { readJson } from '../files.ts';
-import { isTorn, objectsOf, rotatedSet } from '../jsonl.ts';
+import { isTorn, objectsOfAll } from '../jsonl.ts';
+import { GZIP, rotatedSet } from '../rotated.ts';
 import { SERIES_STATE, type SeriesState, STATE_FILE } from '../series.ts';
 import { type Check, type Context, type Finding, NotApplicable, severityOfCompleteness } from './check.ts';
 import type { Kind } from './kinds.ts';
@@ -49,19 +50,14 @@ async function judge(state: SeriesState, context: Context, findings: Finding[]):
   const add = (kind: Kind, what: string, severity: Finding['severity'], evidence = file) =>
     findings.push({ kind, subject: state.name, what, severity, evidence });
   const slots = new Map<number, number>();
-  let records = 0;
-  for (const path of rotatedSet(file)) {
-    const lines = await linesIn(path, slots);
-    records += lines.records;
-    if (lines.bad.length > 0)
-      add(
-        'bad_lines',
-        `${plural(lines.bad.length, 'line')} without a record: ${lines.bad.slice(0, 3).join(', ')}`,
-        'medium',
-        path,
-      );
+  const { bad, records } = await linesIn(file, context.from, slots);
+  for (const [path, numbers] of bad) {
+    const what = `${plural(numbers.length, 'line')} without a record: ${numbers.slice(0, 3).join(', ')}`;
+    add('bad_lines', what, 'medium', path);
+  }
+  for (const path of rotatedSet(file, context.from)) {
     // A writer that is in the middle of a line has it whole at the next look.
-    if (isTorn(path)) add('torn', 'its last line has no end', 'medium', path);
+    if (!path.endsWith(GZIP) && isTorn(path)) add('torn', 'its last line has no end', 'medium', path);
   }
   const [from, to] = [Math.max(context.from, state.first_slot ?? now), Math.min(context.to, state.last_slot ?? 0)];
   const first = Math.ceil((from - state.offset_ms) / state.cadence_ms) * state.cadence_ms + state.offset_ms;
@@ -86,14 +82,22 @@ async function judge(state: SeriesState, context: Context, findings: Finding[]):
   return records;
 }
 
-/** Counts by slot how often it was begun anew: the lines of one slot stand together, and a correction says what it is. */
-async function linesIn(path: string, slots: Map<number, number>): Promise<{ records: number; bad: number[] }> {
+/**
+ * Counts by slot how often it was begun anew: the lines of one slot stand together, and a correction says what it is.
+ * @param since ms: files that end before it are left out
+ * @returns `bad`: numbers of lines without a record, by file
+ */
+async function linesIn(
+  file: string,
+  since: number,
+  slots: Map<number, number>,
+): Promise<{ records: number; bad: Map<string, number[]> }> {
   let [records, previous] = [0, Number.NaN];
-  const bad: number[] = [];
-  for await (const line of objectsOf(path)) {
+  const bad = new Map<string, number[]>();
+  for await (const line of objectsOfAll(file, since)) {
     const slot = 'value' in line ? line.value.slot : null;
     if (!('value' in line) || typeof slot !== 'number') {
-      bad.push(line.number);
+      bad.set(line.path, [...(bad.get(line.path) ?? []), line.number]);
       continue;
     }
     records += 1;

@@ -8,7 +8,7 @@ import { OperatorError } from '../cli.ts';
 import { tellAll } from '../desk/monitor_client.ts';
 import type { DeskContext } from '../desk/service.ts';
 import { readJson, writeJsonAtomic } from '../files.ts';
-import { JsonlWriter, objectsOf, rotatedSet } from '../jsonl.ts';
+import { JsonlWriter, objectsOfAll } from '../jsonl.ts';
 import { CORRELATION_ALERT, type CorrelationAlert, messageOf, replay, STANDING, type Standing } from './alerts.ts';
 
 /** Below the data directory. */
@@ -146,11 +146,9 @@ function stateOf(path: string): State {
 
 async function alertsOf(file: string): Promise<CorrelationAlert[]> {
   const alerts: CorrelationAlert[] = [];
-  for (const path of rotatedSet(file)) {
-    for await (const line of objectsOf(path)) {
-      const alert = 'value' in line ? CORRELATION_ALERT.safeParse(line.value) : null;
-      if (alert?.success) alerts.push(alert.data);
-    }
+  for await (const line of objectsOfAll(file)) {
+    const alert = 'value' in line ? CORRELATION_ALERT.safeParse(line.value) : null;
+    if (alert?.success) alerts.push(alert.data);
   }
   return alerts;
 }

@@ -51,17 +51,19 @@ export const STORED = z.object({
 export type StoredSar = z.infer<typeof STORED>;
 
 /**
- * Reads all rows, computes each anew from those before it, and gives each coin's chain as its last rows leave it.
+ * Reads the rows of a time, computes each anew from those before it, and gives each coin's chain as its last rows leave it.
+ * @param since ms: rows of candles before it are left out
  * @param each told of every row
  * @returns `differing`: rows that are not what their candles give, as `COIN TIME`
  */
 export async function readChains(
   file: string,
+  since: number,
   each: (row: StoredSar) => void,
 ): Promise<{ chains: Map<string, SarChain>; differing: string[] }> {
   const differing: string[] = [];
   const coins = new Map<string, { rows: StoredSar[]; seen: number; proof: SarChain | null }>();
-  for await (const record of recordsOf(file, 0)) {
+  for await (const record of recordsOf(file, since)) {
     const row = STORED.parse(record);
     each(row);
     let coin = coins.get(row.symbol);

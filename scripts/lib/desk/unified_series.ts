@@ -64,10 +64,7 @@ export class UnifiedSeries {
   static async open(context: DeskContext, name: string, delayMs = 0): Promise<UnifiedSeries> {
     const { config, clock, log } = context;
     const file = `unified/${name}.jsonl`;
-    const plan = {
-      ...{ name, file, delayMs, cadenceMs: SLOT_MS },
-      ...{ catchUpSlots: catchUpMs(config) / SLOT_MS, keepDays: config.seriesDays },
-    };
+    const plan = { name, file, delayMs, cadenceMs: SLOT_MS, catchUpSlots: catchUpMs(config) / SLOT_MS };
     const series = await Series.open(config.dataDir, plan, clock, log);
     return new UnifiedSeries(name, join(config.dataDir, file), context, series);
   }

@@ -58,7 +58,10 @@ export type SoakCriterion = z.infer<typeof CRITERION>;
 
 const PROCESS = z.object({
   name: text,
+  /** Of those that nobody asked for. */
   restarts: count,
+  /** Its process ids, each since the sample that saw it first; a process that was started again has another one. */
+  pids: z.array(z.object({ pid: count, since: ms })).optional(),
   ...(Object.fromEntries(PROCESS_METRICS.map((name) => [name, values])) as Record<ProcessMetric, typeof values>),
 });
 
@@ -74,7 +77,19 @@ const SLOPE = z.object({
   low: z.number().nullable(),
   high: z.number().nullable(),
   confidence: z.number().gt(0).lt(1),
+  /** What it is fitted to: a line for each time that the process ran, all of one slope. */
+  segments: count.optional(),
+  /** How long the longest of them is. */
+  longest_ms: ms.optional(),
+  /** Median of what is fitted, bytes; slope and interval over the whole run in percent of it. */
+  level_bytes: z.number().nullable().optional(),
+  growth_percent: z.number().nullable().optional(),
+  growth_low: z.number().nullable().optional(),
+  growth_high: z.number().nullable().optional(),
+  /** Why it does not count for the criterion; null: it does. */
+  left_out: text.nullable().optional(),
 });
+export type SoakSlope = z.infer<typeof SLOPE>;
 
 const CHECKPOINT = z.object({
   at: ms,
@@ -83,6 +98,41 @@ const CHECKPOINT = z.object({
   rows: count.nullable(),
   errors: count.nullable(),
   note: text.nullable(),
+});
+
+/** Rows of a table that there are, by `count()`; null: it could not be counted. */
+const TABLE = z.object({ database: text, table: text, rows: count.nullable() });
+export type SoakTable = z.infer<typeof TABLE>;
+
+/** What was sent (null: nobody can know), received (null: not known), stored, declared missing and lost, by exchange and type. */
+const LEDGER = z.object({
+  balanced: z.boolean(),
+  rows: z.array(
+    z.object({
+      ...{ exchange: text, data_type: text, sent: count.nullable(), received: count.nullable() },
+      ...{ hot: count, cold: count, gap: count, lost: count, duplicated: count },
+    }),
+  ),
+});
+export type SoakLedger = z.infer<typeof LEDGER>;
+
+/** A stop of all, of which each step must go well: a process that ends, or what is looked at after all have ended. */
+const STOP = z.object({
+  at: ms,
+  /** Of the process, or of what is looked at. */
+  what: text,
+  ok: z.boolean(),
+  /** How long it took; null: it took no time. */
+  took_ms: z.number().min(0).nullable(),
+  note: text.nullable(),
+});
+export type SoakStop = z.infer<typeof STOP>;
+
+/** What else went on: the mean of all cores' load, and the machine. */
+const MACHINE = z.object({
+  ...{ cores: count, memory_bytes: count },
+  /** 1-minute load average at the samples. */
+  ...{ load_mean: z.number().nullable(), load_max: z.number().nullable() },
 });
 
 export const SOAK_REPORT = z
@@ -121,11 +171,22 @@ export const SOAK_REPORT = z
     flow: z.object(Object.fromEntries(FLOW_METRICS.map((name) => [name, values])) as Record<FlowMetric, typeof values>),
     memory: z.array(SLOPE),
     checkpoints: z.array(CHECKPOINT),
+    tables: z.array(TABLE).optional(),
+    /** null: not drawn yet. */
+    ledger: LEDGER.nullable().optional(),
+    stops: z.array(STOP).optional(),
+    /** Spans in which all was stopped on purpose, ms: figures of these are null, and none is missing for it. */
+    pauses: z.array(z.object({ from: ms, to: ms.nullable() })).optional(),
+    /** Worth a look, a line each: ends that nobody asked for, tables without a row. */
+    problems: z.array(text).optional(),
+    machine: MACHINE.optional(),
   })
   .superRefine((report, context) => {
     for (const [path, message] of contradictions(report)) context.addIssue({ code: 'custom', path, message });
   });
 export type SoakReport = z.infer<typeof SOAK_REPORT>;
+export type SoakProcess = z.infer<typeof PROCESS>;
+export type SoakCheckpoint = z.infer<typeof CHECKPOINT>;
 
 /** Whether a measured value is within its limit. */
 export function isWithin(measured: number, { comparison, value }: SoakCriterion['limit']): boolean {

@@ -2,9 +2,8 @@
  * Where the records of a JSONL series lie, by time and key, so that a question costs what it gives and not what the files hold. Extended as the
  * files grow; of one time and key the line that was written last counts.
  */
-import { statSync } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
-import { rotatedSet } from '../jsonl.ts';
+import type { FileHandle } from 'node:fs/promises';
+import { GZIP, inflated, openAs, type RotatedFile, rotatedFiles } from '../rotated.ts';
 import { WebError } from './route.ts';
 
 export type DeskRecord = Record<string, unknown>;
@@ -33,6 +32,8 @@ const LINE_FEED = 0x0a;
 interface IndexedFile {
   ino: number;
   handle: FileHandle;
+  /** Bytes that it has, where it is compressed; null: it may grow. */
+  inflated: number | null;
   /** Bytes that are in the index. */
   end: number;
   /** The last line before it: whether it is still there tells whether this is still the same file. */
@@ -205,25 +206,25 @@ export class DeskIndex {
   }
 
   private async extend(): Promise<void> {
-    const paths = pathsOf(this.file);
-    const present = paths.map((path) => ({ path, stat: statSync(path, { throwIfNoEntry: false }) }));
-    const inodes = present.flatMap(({ stat }) => stat?.ino ?? []);
+    const present = rotatedFiles(this.file);
+    const inodes = present.map(({ ino }) => ino);
     const gone = this.files.filter(({ ino }) => !inodes.includes(ino));
     // The oldest go by and by. If another one goes, what it had replaced counts again.
     const areOldest = gone.every((file, i) => this.files[i] === file);
-    if (!areOldest) await this.forgetAll();
-    else for (const file of gone) await this.forget(file);
-    for (const { path, stat } of present) {
-      if (stat === undefined) continue;
-      let file = this.files.find(({ ino }) => ino === stat.ino);
+    if (areOldest) for (const file of gone) await this.forget(file);
+    // What came before others that are known, as one that was compressed by now, must not be taken after them.
+    const areFirst = this.files.every(({ ino }, i) => ino === inodes[i]);
+    if (!areOldest || !areFirst) await this.forgetAll();
+    for (const each of present) {
+      let file = this.files.find(({ ino }) => ino === each.ino);
       if (file === undefined) {
-        const handle = await open(path, 'r').catch(nothingThere);
-        if (handle === null) continue;
-        file = { ino: stat.ino, handle, end: 0, last: null, readers: 0, isGone: false };
+        file = (await opened(each)) ?? undefined;
+        if (file === undefined) return this.extend();
         this.files.push(file);
       }
-      if (stat.size === file.end) continue;
-      if (stat.size < file.end || !(await isSame(file))) {
+      const size = file.inflated ?? each.size;
+      if (size === file.end) continue;
+      if (size < file.end || !(await isSame(file))) {
         await this.forgetAll();
         return this.extend();
       }
@@ -290,20 +291,19 @@ export class DeskIndex {
   }
 }
 
-/** A file may be renamed between the look at its folder and the look at itself. */
-function pathsOf(file: string): string[] {
-  for (let tries = 0; ; tries += 1) {
-    try {
-      return rotatedSet(file);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || tries === 3) throw error;
-    }
+/** @returns null where the path is another file by now */
+async function opened(plan: RotatedFile): Promise<IndexedFile | null> {
+  const { path, ino } = plan;
+  const handle = await openAs(plan);
+  if (handle === null) return null;
+  const file = { ino, handle, inflated: null, end: 0, last: null, readers: 0, isGone: false };
+  if (!path.endsWith(GZIP)) return file;
+  try {
+    const whole = await inflated({ path, handle });
+    return { ...file, handle: whole, inflated: (await whole.stat()).size };
+  } finally {
+    await handle.close();
   }
-}
-
-function nothingThere(error: NodeJS.ErrnoException): null {
-  if (error.code === 'ENOENT') return null;
-  throw error;
 }
 
 async function isSame({ handle, end, last }: IndexedFile): Promise<boolean> {

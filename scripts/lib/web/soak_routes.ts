@@ -22,7 +22,7 @@ const QUIET_SAMPLES = 3;
 const ID = /^[\w.-]{1,80}$/;
 
 const figure = z.number().nullable();
-const { plan, criteria, memory, checkpoints } = SOAK_REPORT.shape;
+const { plan, criteria, memory, checkpoints, tables, ledger, stops, problems, machine } = SOAK_REPORT.shape;
 
 const HEAD = z.object({
   id: z.string(),
@@ -64,6 +64,11 @@ const DETAIL = HEAD.extend({
   criteria_list: criteria,
   memory,
   checkpoints,
+  tables,
+  ledger,
+  stops,
+  problems,
+  machine,
   restarts: z.array(z.object({ name: z.string(), restarts: z.number() })),
   processes: charts(PROCESS_METRICS),
   flow: charts(GROUP_NAMES),
@@ -180,6 +185,7 @@ function detail(context: WebContext, id: string, points: number): SoakDetail {
   if (known === null || known.read === null) throw new WebError(404, 'there is no such run', 'id');
   if ('error' in known.read) throw new WebError(500, `the report of ${id} is damaged: ${known.read.error}`);
   const { report } = known.read;
+  const { tables: counted, ledger: balance, stops: stopped, problems: worth, machine: host } = report;
   if (known.drawn?.points !== points) known.drawn = { points, charts: chartsOf(report, points) };
   // Taken out and put in again: the one that was asked for last is the last to go.
   const cache = caches.get(context)!;
@@ -190,6 +196,7 @@ function detail(context: WebContext, id: string, points: number): SoakDetail {
   return {
     ...shown(known.head, context.clock()),
     ...{ plan: report.plan, criteria_list: report.criteria, memory: report.memory, checkpoints: report.checkpoints },
+    ...{ tables: counted, ledger: balance, stops: stopped, problems: worth, machine: host },
     restarts: report.processes.map(({ name, restarts }) => ({ name, restarts })),
     ...known.drawn.charts,
   };

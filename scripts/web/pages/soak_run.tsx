@@ -39,6 +39,34 @@ const TEXT = texts({
   process: ['Process', '进程'],
   slope: ['Slope, MiB/h', '斜率，MiB/小时'],
   range: ['Range, MiB/h', '区间，MiB/小时'],
+  growth: ['Over the run, %', '全程增长，%'],
+  stops: ['Stops', '停止测试'],
+  stopsNote: [
+    'Everything is stopped in the middle of the run, and at its end: each process must end by itself, with code 0, within 10 s',
+    '运行中途与结束时各停止一次：每个进程须在 10 秒内以退出码 0 自行退出',
+  ],
+  noStops: ['Nothing was stopped yet.', '尚未停止。'],
+  what: ['What', '对象'],
+  well: ['Went well', '结果'],
+  yes: ['yes', '正常'],
+  no: ['no', '异常'],
+  took: ['Took, ms', '耗时，毫秒'],
+  ledger: ['Every row', '逐行核对'],
+  ledgerNote: [
+    'What the exchanges sent (where they count it), what the collector accepted, and what is stored; a row of a table that is not as it should be is marked',
+    '交易所发送（可计数时）、采集器接收与入库的行数；异常行会被标出',
+  ],
+  noLedger: ['It is drawn at the end of a run.', '运行结束时生成。'],
+  exchange: ['Exchange', '交易所'],
+  type: ['Type', '类型'],
+  sent: ['Sent', '已发送'],
+  received: ['Received', '已接收'],
+  hot: ['Hot', '热库'],
+  cold: ['Cold', '冷库'],
+  gap: ['Gap', '缺口'],
+  lost: ['Lost', '丢失'],
+  doubled: ['Doubled', '重复'],
+  worth: ['Worth a look', '值得关注'],
   checkpoints: ['Checkpoints', '检查点'],
   noCheckpoints: ['No checkpoint was reached yet.', '尚未到达检查点。'],
   at: ['At', '时间'],
@@ -97,7 +125,12 @@ export function SoakRun({ id }: { id: string }) {
             <Memory run={run} />
             <Checkpoints run={run} />
           </div>
+          <Problems run={run} />
           <Charts run={run} />
+          <div class="grid">
+            <Ledger run={run} />
+            <Stops run={run} />
+          </div>
         </>
       )}
     </Loaded>
@@ -214,7 +247,92 @@ function Memory({ run: { memory } }: { run: SoakDetail }) {
                 ? UNKNOWN
                 : `${slopeText(low)} … ${slopeText(high)} (${percent(confidence, 0)})`,
           },
+          {
+            title: TEXT.growth,
+            isNumber: true,
+            cell: ({ growth_percent, left_out }) => (
+              <span title={left_out ?? undefined}>
+                {growth_percent == null ? UNKNOWN : fixed(growth_percent, 1)}
+                {left_out == null ? '' : ' *'}
+              </span>
+            ),
+          },
           { title: TEXT.samples, isNumber: true, cell: ({ samples }) => figure(samples) },
+        ]}
+      />
+    </Card>
+  );
+}
+
+function Problems({ run: { problems = [] } }: { run: SoakDetail }) {
+  if (problems.length === 0) return null;
+  return (
+    <Card title={TEXT.worth}>
+      <ul>
+        {problems.map((line) => (
+          <li class="wraps">{line}</li>
+        ))}
+      </ul>
+    </Card>
+  );
+}
+
+function Stops({ run: { stops = [] } }: { run: SoakDetail }) {
+  return (
+    <Card title={TEXT.stops} note={TEXT.stopsNote}>
+      <Table
+        label={TEXT.stops}
+        rows={stops}
+        keyOf={({ at, what }) => `${at} ${what}`}
+        empty={TEXT.noStops}
+        columns={[
+          { title: TEXT.at, cell: ({ at }) => <Time ms={at} detail="minute" /> },
+          { title: TEXT.what, cell: ({ what }) => what },
+          { title: TEXT.well, cell: ({ ok }) => <span class={ok ? 'good' : 'bad'}>{ok ? TEXT.yes : TEXT.no}</span> },
+          { title: TEXT.took, isNumber: true, cell: ({ took_ms }) => figure(took_ms) },
+          { title: TEXT.note, cell: ({ note }) => <span class="wraps">{note ?? ''}</span> },
+        ]}
+      />
+    </Card>
+  );
+}
+
+function Ledger({ run: { ledger } }: { run: SoakDetail }) {
+  type Row = NonNullable<typeof ledger>['rows'][number];
+  const isWrong = (value: number) => (value > 0 ? ('bad' as const) : undefined);
+  const count = (title: string, of: (row: Row) => number | null, tone?: (row: Row) => 'bad' | undefined) => ({
+    ...{ title, isNumber: true, cell: (row: Row) => figure(of(row)) },
+    ...(tone === undefined ? {} : { tone }),
+  });
+  return (
+    <Card title={TEXT.ledger} note={TEXT.ledgerNote}>
+      <Table
+        label={TEXT.ledger}
+        rows={ledger?.rows ?? []}
+        keyOf={({ exchange, data_type }) => `${exchange} ${data_type}`}
+        empty={TEXT.noLedger}
+        columns={[
+          { title: TEXT.exchange, cell: ({ exchange }) => exchange },
+          { title: TEXT.type, cell: ({ data_type }) => data_type },
+          count(TEXT.sent, ({ sent }) => sent),
+          count(TEXT.received, ({ received }) => received),
+          count(TEXT.hot, ({ hot }) => hot),
+          count(
+            TEXT.cold,
+            ({ cold }) => cold,
+            ({ hot, cold }) => isWrong(Math.abs(hot - cold)),
+          ),
+          count(TEXT.gap, ({ gap }) => gap),
+          count(
+            TEXT.lost,
+            ({ lost }) => lost,
+            ({ lost }) => isWrong(lost),
+          ),
+          count(
+            TEXT.doubled,
+            ({ duplicated }) => duplicated,
+            ({ duplicated }) => isWrong(duplicated),
+          ),
         ]}
       />
     </Card>
