@@ -112,7 +112,7 @@ describe('the configuration of logrotate', () => {
   test('can be had for other places, and for none that logrotate would misread', () => {
     const text = logrotateConfig({ dataDir: '/srv/prism', logDir: '/srv/logs', user: 'me', group: 'us' });
     assert.doesNotMatch(text, /\/var\/|su marketprism/);
-    assert.equal([...text.matchAll(/^\/srv\/(prism|logs)\/\S+$/gm)].length, 21);
+    assert.equal([...text.matchAll(/^\/srv\/(prism|logs)\/\S+$/gm)].length, 22);
     assert.equal([...text.matchAll(/^ {4}su me us$/gm)].length, 4);
     for (const bad of ['/srv/my data', '/srv/*', 'srv', '/srv/', '/srv/{a,b}'])
       assert.throws(() => logrotateConfig({ dataDir: bad }), /logrotate takes absolute paths/);
