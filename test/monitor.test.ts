@@ -60,7 +60,7 @@ describe('monitor.ts', () => {
   let base = '';
 
   before(async () => {
-    // Books are as good with a change a second, and cost the database a tenth.
+    // How often books change is not asked about: a change a second spares the database work.
     await pipeline.startAll(['--diffs-per-second', '1']);
     await new Promise<void>((done) => receiver.listen(0, '127.0.0.1', done));
     const port = await freePort();

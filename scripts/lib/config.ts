@@ -255,7 +255,7 @@ const environment = z.object({
     .default(DESK_COINS)
     .pipe(list)
     .pipe(z.array(z.string().regex(/^[A-Z0-9]+$/, 'takes coins such as BTC,ETH')).min(1)),
-  MARKETPRISM_SERIES_DAYS: z.coerce.number().int().min(9).max(3650).default(30),
+  MARKETPRISM_SERIES_DAYS: z.coerce.number().int().min(9).max(180).default(30),
   MARKETPRISM_ESCAPE_THRESHOLD: z.coerce.number().int().min(1).default(8),
   MARKETPRISM_CORRELATION_LONG: correlation.default(0.6),
   MARKETPRISM_CORRELATION_SHORT: correlation.default(0.3),

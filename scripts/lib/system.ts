@@ -1,5 +1,5 @@
 /** The whole set of processes behind `npm start`: started in order, watched, stopped in order, and its rows balanced. */
-import { readFileSync, statfsSync } from 'node:fs';
+import { statfsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { createClient } from '@clickhouse/client';
 import { connect, type NatsConnection } from 'nats';
@@ -12,6 +12,7 @@ import { unacknowledged } from './durables.ts';
 import { DEFAULT_SESSIONS, engineEnvironment } from './embedded/environment.ts';
 import { readJson, writeJsonAtomic } from './files.ts';
 import { ensureStreams } from './jetstream.ts';
+import { linesOfAll } from './jsonl.ts';
 import {
   balance,
   countFound,
@@ -516,7 +517,7 @@ export class System {
 
   /** Stops the simulated markets, waits until the collector has read what is on the way. @returns what was sent */
   private async stopSimulator(): Promise<Map<string, number>> {
-    const control = this.simulatorControl();
+    const control = await this.simulatorControl();
     await request(`${control}/control`, { method: 'POST', body: JSON.stringify({ action: 'stop' }) });
     const deadline = Date.now() + DRAIN_LIMIT_MS;
     let last = -1;
@@ -538,18 +539,18 @@ export class System {
   /** Distinct ids of a stream that were written to sockets. */
   async sentKeys({ exchange, symbol, data_type }: GappedStream): Promise<string[]> {
     const query = new URLSearchParams({ exchange, symbol, data_type });
-    const { body } = await request(`${this.simulatorControl()}/ledger/keys?${query}`);
+    const { body } = await request(`${await this.simulatorControl()}/ledger/keys?${query}`);
     const lines = (await body.text()).trimEnd().split('\n');
     // Of a long run the oldest are not kept; what is not known cannot be told to lie in a gap.
     return lines.filter((line) => /^(\w\S*\|)?\d+$/.test(line));
   }
 
-  /** The simulator logs where it listens. */
-  simulatorControl(): string {
-    const log = readFileSync(join(this.plan.config.dataDir, 'logs', 'exchange_sim.log'), 'utf8');
-    const controls = [...log.matchAll(/"control":"([^"]+)"/g)];
-    const last = controls[controls.length - 1]?.[1];
-    if (!last) throw new OperatorError('exchange_sim has not said where it listens');
+  /** The simulator logs where it listens; its log may have been rotated since. */
+  async simulatorControl(): Promise<string> {
+    let last: string | undefined;
+    const log = join(this.plan.config.dataDir, 'logs', 'exchange_sim.log');
+    for await (const { bytes } of linesOfAll(log)) last = /"control":"([^"]+)"/.exec(bytes.toString())?.[1] ?? last;
+    if (last === undefined) throw new OperatorError('exchange_sim has not said where it listens');
     return last;
   }
 

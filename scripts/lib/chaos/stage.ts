@@ -220,7 +220,7 @@ export class Stage {
   }
 
   private async simulate(action: object): Promise<string | null> {
-    const { statusCode, body } = await request(`${this.system.simulatorControl()}/control`, {
+    const { statusCode, body } = await request(`${await this.system.simulatorControl()}/control`, {
       method: 'POST',
       body: JSON.stringify(action),
     });
@@ -272,7 +272,7 @@ export class Stage {
         client,
         hotDatabase: config.hotDatabase,
         coldDatabase: config.coldDatabase,
-        control: this.system.simulatorControl(),
+        control: await this.system.simulatorControl(),
         exchanges: config.exchanges,
         dataDirs: this.dataDirs,
       });

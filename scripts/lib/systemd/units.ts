@@ -156,6 +156,8 @@ function startSection(service: Service): Section {
     ['ExecStart', commandOf(service)],
     ['Restart', 'on-failure'],
     ['RestartSec', String(RESTART_S)],
+    // One that is only just starting does not heed it yet, and to systemd that is a clean end.
+    ['RestartForceExitStatus', 'SIGHUP'],
     // Wrong configuration does not mend itself.
     ['RestartPreventExitStatus', '64'],
     ['TimeoutStartSec', String(START_LIMIT_S)],
