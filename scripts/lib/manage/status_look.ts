@@ -1,7 +1,5 @@
 /** All that `manage.ts status` shows, asked for: services, the pipeline's figures, streams, gaps and books. */
-
 import { createClickHouse, selectText } from '../clickhouse.ts';
-import { healthOf } from '../collector_health.ts';
 import { type Config, shownUrl } from '../config.ts';
 import {
   type Answered,
@@ -108,9 +106,11 @@ async function askCollectors(addresses: readonly string[]): Promise<Answered<Col
   return { figures: { status, books: Object.assign({}, ...figures.map(({ books }) => books)) } };
 }
 
-async function askCollector(ports: readonly number[]): Promise<Answered<CollectorFigures>> {
+async function askCollector(address: string): Promise<Answered<CollectorFigures>> {
   try {
-    return healthFrom(await healthOf(ports, HEALTH_TIMEOUT_MS));
+    // An unhealthy collector answers with 503 and the same document.
+    const answer = await fetch(address, { signal: AbortSignal.timeout(HEALTH_TIMEOUT_MS) });
+    return healthFrom(await answer.json());
   } catch (error) {
     return { fault: reasonOf(error) };
   }
