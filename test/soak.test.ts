@@ -227,7 +227,7 @@ describe('what /proc tells', () => {
   });
 
   test('a process that has ended, and that nobody has waited for, is not there', async (t) => {
-    const parent = spawn('/bin/sh', ['-c', 'true & echo $!; exec sleep 30']);
+    const parent = spawn('/bin/sh', ['-c', 'sleep 0.3 & echo $!; exec sleep 30']);
     t.after(() => parent.kill('SIGKILL'));
     const pid = Number(
       await new Promise((done) => parent.stdout.once('data', (chunk: Buffer) => done(chunk.toString()))),
@@ -703,6 +703,7 @@ describe('the balance', () => {
     const legs = [leg({ [KEY]: 60 }), leg({ [KEY]: 52 })];
     assert.equal(lost(draw(stored(), { legs })), 12);
     assert.equal(lost(draw(stored(), { legs, again: 12 })), 0);
+    assert.equal(draw(stored(), { legs, again: 90 }).rows[0]!.received, 60);
   });
 
   test('twice in hot or cold, or not in both, is not balanced', () => {

@@ -171,7 +171,8 @@ export function drawLedger({ stored, sent, legs, comeAgain, gaps }: LedgerFigure
     const none = { hot: 0, unique: 0, streamed: 0, legs: legs.map(() => 0), cold: 0, coldUnique: 0 };
     const own = stored.get(key) ?? none;
     const known = legs.map(({ received }, i) =>
-      received === null ? null : (received.get(key) ?? 0) - (comeAgain[i]?.get(key) ?? 0),
+      // What comes again twice is counted twice.
+      received === null ? null : Math.max((received.get(key) ?? 0) - (comeAgain[i]?.get(key) ?? 0), 0),
     );
     const missing = known.reduce<number>((sum, each, i) => sum + Math.max((each ?? 0) - own.legs[i]!, 0), 0);
     const unsent = sent?.get(key);

@@ -96,7 +96,7 @@ export class SoakRun {
     try {
       await Promise.race([whole, stopped]);
     } catch (error) {
-      this.state.error = `${(error as Error).message}`.slice(0, 400);
+      this.state.error = (error as Error).message.slice(0, 400) || (error as Error).name;
       // What is still under way ends with the processes; its complaint about that is no news.
       void whole.catch(() => undefined);
     }
@@ -140,7 +140,7 @@ export class SoakRun {
       state.samplesMissing += due.missed;
       if (due.index === null) return;
       await pause(Math.max(due.atMs - (this.now() - state.began), 0), stop);
-      this.history.add(await this.sampler.take(this.now()));
+      await this.sample();
       this.look(due.atMs);
       // Not waited for: samples go on meanwhile.
       if (due.atMs >= plan.forMs / 2)
@@ -151,6 +151,16 @@ export class SoakRun {
       this.countComeAgain(false);
       if (due.atMs >= FIRST_ROW_MS && this.hasNoRow)
         throw new Error(`no row has come within ${FIRST_ROW_MS / 1000} s: are the exchanges reachable?`);
+    }
+  }
+
+  /** One that cannot be taken is missing, and told; it does not end the run. */
+  private async sample(): Promise<void> {
+    try {
+      this.history.add(await this.sampler.take(this.now()));
+    } catch (error) {
+      this.state.samplesMissing += 1;
+      this.sampler.note(`a sample could not be taken: ${(error as Error).message}`);
     }
   }
 
@@ -182,7 +192,7 @@ export class SoakRun {
       // Of this very sample: an older count would tell of another time.
       const rows = history.flow.rows.at(-1) === null ? null : history.rows;
       const { errors, times } = history;
-      state.checkpoints.push({ at: times.at(-1)!, verdict, rows, errors, note: note.join('; ') || null });
+      state.checkpoints.push({ at: times.at(-1) ?? this.now(), verdict, rows, errors, note: note.join('; ') || null });
       writeText(plan.directory, this.report());
     }
     const report = this.report();

@@ -124,7 +124,8 @@ export class Sampler {
     return { errors, rounds };
   }
 
-  private note(text: string): void {
+  /** Something that went wrong, of which it is told how often. */
+  note(text: string): void {
     // Figures in it differ each time.
     const problem = text.replace(/\d+/g, '#');
     this.problems.set(problem, (this.problems.get(problem) ?? 0) + 1);
