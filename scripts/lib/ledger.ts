@@ -7,6 +7,10 @@ import { BOOT_HEADER, ROWS_HEADER } from './jetstream.ts';
 import { DATA_TYPES, type DataType, STREAM_COLUMNS, TABLES } from './rows.ts';
 import { parseSubject, type StreamName, streamOf } from './streams.ts';
 
+/** A subscription that gives nothing for so long gives nothing any more, ms; so many in a row, and the stream does not. */
+const SILENT_MS = 15_000;
+const MOST_SILENT = 3;
+
 export interface LedgerRow {
   exchange: string;
   data_type: DataType;
@@ -127,19 +131,41 @@ export async function countFound(
   return out;
 }
 
-/** Messages of a stream above a sequence, up to the last one that there is now. */
+/**
+ * Messages of a stream above a sequence, up to the last one that there is now. A subscription from which nothing comes any more (seen once, with
+ * nats-server 2.9.10 on a busy machine) is followed by another one from where it stopped.
+ * @throws Error when several in a row give nothing
+ */
 export async function* messagesAfter(nats: NatsConnection, stream: StreamName, base: number, headersOnly: boolean) {
   const manager = await nats.jetstreamManager();
   const { state } = await manager.streams.info(stream);
-  if (state.last_seq <= base || state.messages === 0) return;
-  const options = consumerOpts();
-  options.orderedConsumer();
-  if (headersOnly) options.headersOnly();
-  options.startSequence(Math.max(base + 1, state.first_seq));
-  options.bindStream(stream);
-  for await (const message of await nats.jetstream().subscribe('>', options)) {
-    yield message;
-    if (message.seq >= state.last_seq) return;
+  if (state.messages === 0) return;
+  let next = Math.max(base + 1, state.first_seq);
+  for (let empty = 0; next <= state.last_seq; ) {
+    const from = next;
+    const options = consumerOpts();
+    options.orderedConsumer();
+    if (headersOnly) options.headersOnly();
+    options.startSequence(next);
+    options.bindStream(stream);
+    const subscription = await nats.jetstream().subscribe('>', options);
+    let before = next;
+    const guard = setInterval(() => {
+      if (next === before) subscription.unsubscribe();
+      before = next;
+    }, SILENT_MS);
+    try {
+      for await (const message of subscription) {
+        next = message.seq + 1;
+        yield message;
+        if (next > state.last_seq) return;
+      }
+    } finally {
+      clearInterval(guard);
+    }
+    empty = next === from ? empty + 1 : 0;
+    if (empty >= MOST_SILENT)
+      throw new Error(`${stream} gives no message from ${next} on, and should up to ${state.last_seq}`);
   }
 }
 
