@@ -1,4 +1,4 @@
-/** Soak runs: what is measured, and what comes of it. A whole run is in soak.long.ts. */
+/** Soak runs: what is measured, and what comes of it. A whole run is in soak.ops.ts. */
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { appendFileSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';

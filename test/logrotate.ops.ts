@@ -11,7 +11,7 @@ import { linesByHand, Rotation } from './rotation.ts';
 import { assertWhole, rotateUnderLoad } from './rotation_load.ts';
 import { processes, Up } from './up_child.ts';
 
-/** `MARKETPRISM_ROTATIONS=300 node --import tsx --test test/logrotate.long.ts` */
+/** `MARKETPRISM_ROTATIONS=300 node --import tsx --test test/logrotate.ops.ts` */
 const ROTATIONS = Number(process.env.MARKETPRISM_ROTATIONS ?? 30);
 const KILLS = 3;
 const DAY_MS = 86_400_000;
