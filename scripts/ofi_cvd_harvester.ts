@@ -86,7 +86,7 @@ async function harvest(exchange: Exchange, symbol: string | undefined, once: boo
   tellReady(log, parts);
   const symbols = symbol === undefined ? null : new Set([symbol]);
   const service = await HarvestService.open({ config, exchange, log, symbols, stop: stop.signal });
-  parts.push(new Vital('harvest', STUCK_MS, () => service.steps));
+  parts.push(new Vital('harvest', STUCK_MS));
   log.info({ event: 'started', exchange });
   await service.run(once);
   await service.close();

@@ -139,7 +139,6 @@ class Replicator {
       // A server is away rather than this one table: the others need not wait for it one after the other.
       if (table.stats.disagreement === null) attempts = 1;
     }
-    signOfLife();
     await this.measure();
     if (steadyNow() - this.lastDaysAt > DAYS_EVERY_MS) await this.dropDays();
     this.lastPassAt = Date.now();
@@ -337,6 +336,9 @@ async function serve(replicator: Replicator, watch: ConnectionWatch, stop: Abort
         await replicator.pass();
       } catch (error) {
         if (!stop.aborted) log.error({ event: 'pass_failed', err: error });
+      } finally {
+        // One that ends at once, as the database is away, is no hanging.
+        signOfLife();
       }
     };
     await round();

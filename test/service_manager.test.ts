@@ -7,7 +7,12 @@ import { after, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import koffi from 'koffi';
 import { CREDENTIAL_PREFIX, loadConfig } from '../scripts/lib/config.ts';
+import { freePort } from '../scripts/lib/free_port.ts';
+import { createLogger } from '../scripts/lib/log.ts';
+import { Monitor } from '../scripts/lib/monitor.ts';
+import { pause } from '../scripts/lib/pause.ts';
 import { watchdogMs } from '../scripts/lib/service_manager.ts';
+import { steadyNow } from '../scripts/lib/steady.ts';
 import { Answering, signOfLife, Vital } from '../scripts/lib/vital_signs.ts';
 
 const scratch = mkdtempSync(join(tmpdir(), 'marketprism-notify-'));
@@ -163,6 +168,33 @@ describe('a vital part', () => {
     assert.equal(vital.stuck(), null);
     now = 10_000;
     assert.notEqual(vital.stuck(), null);
+  });
+
+  it('of the monitor is well while broker and database are away, and each round ends with nothing answered', async () => {
+    const away = await Promise.all([freePort(), freePort(), freePort(), freePort()]);
+    const config = loadConfig({
+      MARKETPRISM_DATA_DIR: mkdtempSync(join(scratch, 'monitor-')),
+      MARKETPRISM_NATS_URL: `nats://127.0.0.1:${away[0]}`,
+      CLICKHOUSE_URL: `http://127.0.0.1:${away[1]}`,
+      HEALTH_CHECK_PORT: String(away[2]),
+      HOT_STORAGE_HTTP_PORT: String(away[3]),
+    });
+    const log = createLogger('monitor', 'silent');
+    const monitor = new Monitor({
+      config,
+      log,
+      notifiers: [],
+      place: 'here',
+      wallClock: Date.now,
+      clock: steadyNow,
+      pause,
+    });
+    let now = 0;
+    const vital = new Vital('rounds', 1000, undefined, () => now);
+    now = 5000;
+    await monitor.round('quick', 'schedule').catch(() => null);
+    assert.equal(vital.stuck(), null);
+    await monitor.close();
   });
 
   it('that is asked over HTTP is stuck while nobody answers', async () => {

@@ -19,6 +19,7 @@ import { JsonlWriter } from './jsonl.ts';
 import type { Logger } from './log.ts';
 import { type Delivery, deliver, type Notifier } from './notifiers.ts';
 import { type PostedEvent, ToldEvents } from './told_events.ts';
+import { signOfLife } from './vital_signs.ts';
 
 /** Rounds that the API shows. */
 const MOST_ROUNDS = 500;
@@ -222,6 +223,9 @@ export class Monitor {
       this.fault = (error as Error).message.split('\n')[0]!;
       this.options.log.error({ event: 'round_failed', type: depth, err: error });
       throw error;
+    } finally {
+      // Also where nobody answered: that is when people must be told.
+      signOfLife();
     }
   }
 

@@ -60,8 +60,9 @@ export function tellReady(log: Logger, parts: readonly VitalPart[]): void {
     // A look that hangs feeds nobody.
     if (isLooking) return;
     isLooking = true;
-    const faults = (await Promise.all(parts.map((part) => part.stuck()))).filter((fault) => fault !== null);
-    isLooking = false;
+    const faults = (await Promise.all(parts.map((part) => part.stuck())).finally(() => (isLooking = false))).filter(
+      (fault) => fault !== null,
+    );
     if (faults.length === 0) tellManager('WATCHDOG=1');
     else {
       log.error({ event: 'stuck', faults }, 'the watchdog is not fed');

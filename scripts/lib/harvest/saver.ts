@@ -14,6 +14,7 @@ import { JsonlWriter, objectsOf } from '../jsonl.ts';
 import type { Logger } from '../log.ts';
 import { pause } from '../pause.ts';
 import { steadyNow } from '../steady.ts';
+import { signOfLife } from '../vital_signs.ts';
 import {
   HARVEST_KINDS,
   type HarvestKind,
@@ -295,6 +296,8 @@ export class Saver {
         this.figures.letters += letters.length;
         return;
       } catch (error) {
+        // To wait for a disk is no hanging.
+        signOfLife();
         log.error({
           event: 'deadletter_failed',
           rows: letters.length,

@@ -17,6 +17,7 @@ import type { Exchange } from '../rows.ts';
 import { ensureSignals } from '../schema.ts';
 import { steadyNow } from '../steady.ts';
 import { parseSubject, streamDefinitions } from '../streams.ts';
+import { signOfLife } from '../vital_signs.ts';
 import { HarvestCore, type HarvestState } from './core.ts';
 import { harvestInput } from './input.ts';
 import { HARVEST_KINDS } from './kinds.ts';
@@ -69,8 +70,6 @@ export class HarvestService {
   private healing: Promise<void> = Promise.resolve();
   private readonly counts = { messages: 0, rows: 0, rejected: 0, other_mode: 0, checkpoints: 0 };
   private lastCheckpoint: number | null = null;
-  /** Turns of its loop so far. */
-  steps = 0;
 
   private constructor(
     private readonly options: ServiceOptions,
@@ -128,7 +127,7 @@ export class HarvestService {
     const { stop, config } = this.options;
     let [checkpointAt, settleAt, figuresAt, tidyAt] = [steadyNow() + config.harvestCheckpointMs, 0, 0, 0];
     while (!stop.aborted) {
-      this.steps += 1;
+      signOfLife();
       const message = await this.read();
       const now = steadyNow();
       if (message !== null) this.take(message);

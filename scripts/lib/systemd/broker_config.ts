@@ -1,6 +1,6 @@
 /** `manage.ts broker-config FILE`: what the unit of the broker runs before it starts, so that mode, port and sizes are those of the services. */
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { brokerConfig } from '../broker.ts';
 import { OperatorError, UsageError } from '../cli.ts';
 import { loadConfig } from '../config.ts';
@@ -28,7 +28,7 @@ export const brokerConfigCommand: Command = {
     mkdirSync(directory, { recursive: true });
     const definitions = streamDefinitions(config.streamMaxBytes ?? streamBudget(config.dataDir));
     const streamBytes = definitions.reduce((sum, each) => sum + each.maxBytes, 0);
-    writeFileSync(file, brokerConfig(join(directory), Number(port || 4222), streamBytes));
+    writeFileSync(file, brokerConfig(directory, Number(port || 4222), streamBytes));
     return 0;
   },
 };

@@ -11,6 +11,7 @@ import { logrotateConfig } from '../logrotate.ts';
 import { type Command, type ManageContext, onlyFlags } from '../manage/command.ts';
 import { EXCHANGES } from '../rows.ts';
 import { SERVICES } from '../services.ts';
+import { streamBudget } from '../system.ts';
 import { codeStep } from './code.ts';
 import {
   asked,
@@ -171,6 +172,14 @@ function warmStep(node: string): Step {
   };
 }
 
+/** On a small disk the streams' bound is told to all services at once, or each would take the default for its own. */
+function firstSettings(): string {
+  const text = readFileSync(join(ROOT, 'systemd', 'marketprism.env'), 'utf8');
+  const bound = streamBudget(PLACES.data);
+  if (bound === undefined) return text;
+  return `${text}\n# Half of what was free on the disk at the installation, for both streams together\nMARKETPRISM_STREAM_MAX_BYTES=${bound}\n`;
+}
+
 function installSteps(mode: string | null, node: string): Step[] {
   const environment = join(PLACES.config, 'marketprism.env');
   const isBrokerOn = () =>
@@ -187,7 +196,7 @@ function installSteps(mode: string | null, node: string): Step[] {
     directoryStep(PLACES.data, 0o750, owner),
     directoryStep(PLACES.logs, 0o750, owner),
     directoryStep(PLACES.cache, 0o755, owner),
-    firstFileStep(environment, () => readFileSync(join(ROOT, 'systemd', 'marketprism.env'), 'utf8'), 0o640, readers),
+    firstFileStep(environment, firstSettings, 0o640, readers),
     modeStep(environment, mode),
     ...collectorSettings(),
     firstFileStep(
