@@ -34,6 +34,12 @@ import { holderPid } from '../scripts/lib/manage/locks.ts';
 import { follow, lastLines, lastWord } from '../scripts/lib/manage/log_files.ts';
 import { isAtLeast, merged, pretty, readLine } from '../scripts/lib/manage/log_lines.ts';
 import { namesFor } from '../scripts/lib/manage/names.ts';
+import { type ServiceNow, worstOf } from '../scripts/lib/manage/services_now.ts';
+import { findSet } from '../scripts/lib/manage/set.ts';
+import { bytesOf, fitted, spanOf } from '../scripts/lib/manage/status_view.ts';
+import { environmentFrom, nameOf, Systemd, unitOf, unitsFrom, wordsOf } from '../scripts/lib/manage/systemd.ts';
+import { isUp } from '../scripts/lib/manage/until_up.ts';
+import { waitFor } from '../scripts/lib/processes.ts';
 import {
   CpuMeter,
   environmentOf,
@@ -44,13 +50,7 @@ import {
   secondsSinceBoot,
   statFigures,
   treeOf,
-} from '../scripts/lib/manage/proc.ts';
-import { type ServiceNow, worstOf } from '../scripts/lib/manage/services_now.ts';
-import { findSet } from '../scripts/lib/manage/set.ts';
-import { bytesOf, fitted, spanOf } from '../scripts/lib/manage/status_view.ts';
-import { environmentFrom, nameOf, Systemd, unitOf, unitsFrom, wordsOf } from '../scripts/lib/manage/systemd.ts';
-import { isUp } from '../scripts/lib/manage/until_up.ts';
-import { waitFor } from '../scripts/lib/processes.ts';
+} from '../scripts/lib/procfs.ts';
 import { TARGET } from '../scripts/lib/systemd/units.ts';
 import { READY_MS } from './pipeline.ts';
 

@@ -9,6 +9,16 @@ import { after, describe, test } from 'node:test';
 import { freePort } from '../scripts/lib/free_port.ts';
 import { takeLock } from '../scripts/lib/lock.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
+import {
+  abstractSockets,
+  connectionsTo,
+  establishedSockets,
+  lookAt,
+  memoryAndThreads,
+  readSockets,
+  socketInode,
+  statFigures,
+} from '../scripts/lib/procfs.ts';
 import { seededRandom } from '../scripts/lib/sim/market.ts';
 import { criteriaOf } from '../scripts/lib/soak/criteria.ts';
 import type { Evidence } from '../scripts/lib/soak/criterion.ts';
@@ -26,16 +36,6 @@ import {
   sumOf,
 } from '../scripts/lib/soak/metrics_text.ts';
 import { plotsOf } from '../scripts/lib/soak/plots.ts';
-import {
-  abstractSockets,
-  connectionsTo,
-  cpuSeconds,
-  establishedSockets,
-  memoryAndThreads,
-  readProcess,
-  readSockets,
-  socketInode,
-} from '../scripts/lib/soak/procfs.ts';
 import { reportOf, writeText } from '../scripts/lib/soak/record.ts';
 import { SOAK_REPORT, type SoakCriterion } from '../scripts/lib/soak/report.ts';
 import { Schedule } from '../scripts/lib/soak/schedule.ts';
@@ -158,8 +158,8 @@ describe('what /proc tells', () => {
   test('CPU times, of a process whose name has spaces and parentheses, too', () => {
     const stat =
       '4242 (tmux: (srv) x) S 1 4242 4242 0 -1 4194560 900 0 3 0 1234 66 7 8 20 0 12 0 998877 1234567890 25600 18446744073709551615 1 1 0 0 0 0 0 4096 134300161 0 0 0 17 1 0 0 0 0 0';
-    assert.equal(cpuSeconds(stat), 13);
-    assert.throws(() => cpuSeconds('4242 (node) S 1'), /no CPU times/);
+    assert.equal(statFigures(stat).cpuSeconds, 13);
+    assert.throws(() => statFigures('4242 (node) S 1'), /no CPU times/);
   });
 
   test('resident memory and threads; of a zombie there are none', () => {
@@ -215,14 +215,14 @@ describe('what /proc tells', () => {
       `require('net').connect(${port}, '127.0.0.1').on('connect', () => console.log('up'))`,
     ]);
     await new Promise((done) => child.stdout.once('data', done));
-    const found = readProcess(child.pid!)!;
+    const found = lookAt(child.pid!)!;
     assert.ok(found.rssBytes > 10 * MIB && found.threads > 1 && found.fds > 3 && found.cpuSeconds >= 0);
     assert.equal(connectionsTo(new Set([port]), readSockets(), found.sockets), 1);
-    assert.equal(connectionsTo(new Set([port]), readSockets(), readProcess(process.pid)!.sockets), 0);
+    assert.equal(connectionsTo(new Set([port]), readSockets(), lookAt(process.pid)!.sockets), 0);
     const ended = new Promise((done) => child.once('exit', done));
     child.kill('SIGKILL');
     await ended;
-    assert.equal(readProcess(child.pid!), null);
+    assert.equal(lookAt(child.pid!), null);
     server.close();
   });
 
@@ -233,7 +233,7 @@ describe('what /proc tells', () => {
       await new Promise((done) => parent.stdout.once('data', (chunk: Buffer) => done(chunk.toString()))),
     );
     await waitFor('a zombie', 20_000, async () => /^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8')));
-    assert.equal(readProcess(pid), null);
+    assert.equal(lookAt(pid), null);
   });
 
   test('a process without /metrics tells how late its event loop is when it is started with the probe, and is not kept by it', async (t) => {

@@ -1,5 +1,5 @@
 /** The whole pipeline with simulated venues and two collectors, in a place of its own where everything can be made to fail. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { request } from 'undici';
@@ -7,6 +7,7 @@ import { createClickHouse } from '../clickhouse.ts';
 import { type Config, loadConfig } from '../config.ts';
 import { freePort } from '../free_port.ts';
 import type { ChildPlan } from '../processes.ts';
+import { residentOf } from '../procfs.ts';
 import type { Random } from '../sim/market.ts';
 import { System } from '../system.ts';
 import { type ClickHouseFault, ClickHouseProxy } from './clickhouse_proxy.ts';
@@ -257,8 +258,8 @@ export class Stage {
     const out = new Map<string, number>();
     for (const [name, { pid }] of this.system.children) {
       if (pid === undefined) continue;
-      const kib = residentKib(pid);
-      if (kib !== null) out.set(name, kib * 1024);
+      const bytes = residentOf(pid);
+      if (bytes !== null) out.set(name, bytes);
     }
     return out;
   }
@@ -289,16 +290,5 @@ export class Stage {
     if (keep) return;
     for (const disk of this.disks.values()) disk.unmount();
     rmSync(this.dir, { recursive: true, force: true });
-  }
-}
-
-function residentKib(pid: number): number | null {
-  try {
-    const found = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
-    return found ? Number(found[1]) : null;
-  } catch (error) {
-    // It ended meanwhile.
-    if (['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code!)) return null;
-    throw error;
   }
 }

@@ -2,11 +2,11 @@
 import { existsSync, lstatSync, readdirSync, rmSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { OperatorError, UsageError } from '../cli.ts';
+import { readProcesses } from '../procfs.ts';
 import { textTable } from '../status.ts';
 import { type Command, onlyFlags } from './command.ts';
 import { heldLocks } from './locks.ts';
 import { upLog } from './npm_start.ts';
-import { readProcesses } from './proc.ts';
 import { findSet, type ServiceSet } from './set.ts';
 import { bytesOf } from './status_view.ts';
 

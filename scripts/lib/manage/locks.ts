@@ -2,9 +2,9 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type LockHolder, lockHolder, socketOf } from '../lock.ts';
+import { listenerOnSocket } from '../procfs.ts';
 import { EXCHANGES } from '../rows.ts';
 import { STATE_FILE } from '../series.ts';
-import { listenerOnSocket } from './proc.ts';
 
 /** Of one process each, in any data directory. */
 const NAMES = [

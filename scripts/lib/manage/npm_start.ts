@@ -4,7 +4,7 @@ import { closeSync, existsSync, mkdirSync, openSync, renameSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path';
 import { OperatorError } from '../cli.ts';
 import { pause } from '../pause.ts';
-import { readProcesses } from './proc.ts';
+import { readProcesses } from '../procfs.ts';
 import { childrenOf, type Up } from './set.ts';
 import type { Waiting } from './waiting.ts';
 

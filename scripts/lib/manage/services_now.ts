@@ -3,11 +3,11 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { readJson } from '../files.ts';
 import { RESTARTS_FILE } from '../processes.ts';
+import { CpuMeter, listenersOn, type ProcessNow, readProcesses, secondsSinceBoot, treeOf } from '../procfs.ts';
 import type { Service } from '../services.ts';
 import type { Verdict } from '../status.ts';
 import { askHealth, type Health, isAskable } from './health.ts';
 import { heldLocks, holderPid } from './locks.ts';
-import { CpuMeter, listenersOn, type ProcessNow, readProcesses, secondsSinceBoot, treeOf } from './proc.ts';
 import { childrenOf, type ServiceSet } from './set.ts';
 import { type Unit, unitOf } from './systemd.ts';
 

@@ -6,10 +6,10 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { OperatorError } from '../cli.ts';
 import { type Config, loadConfig, MODES, type Mode } from '../config.ts';
+import { directoryOf, environmentOf, type ProcessNow, readProcesses } from '../procfs.ts';
 import { SERVICES, type Service, serviceOf } from '../services.ts';
 import { TARGET } from '../systemd/units.ts';
 import { holderPid } from './locks.ts';
-import { directoryOf, environmentOf, type ProcessNow, readProcesses } from './proc.ts';
 import { environmentFrom, nameOf, type Systemd, type Unit } from './systemd.ts';
 
 export type Supervisor = 'systemd' | 'npm start' | 'none';

@@ -7,6 +7,7 @@ import { z } from 'zod';
 import { createClickHouse, selectText } from '../clickhouse.ts';
 import { BASE, TIMEFRAMES } from '../correlation/periods.ts';
 import { readJson } from '../files.ts';
+import { connectionsTo, lookAt, readSockets, type TcpSocket } from '../procfs.ts';
 import { DATA_TYPES, TABLES } from '../rows.ts';
 import { SERVICES } from '../services.ts';
 import { SIGNAL_TABLES } from '../signal_tables.ts';
@@ -22,7 +23,6 @@ import {
   quantileOf,
   sumOf,
 } from './metrics_text.ts';
-import { connectionsTo, readProcess, readSockets, type TcpSocket } from './procfs.ts';
 import type { SoakTable } from './report.ts';
 import type { SoakStage } from './stage.ts';
 
@@ -155,7 +155,7 @@ export class Sampler {
     sockets: readonly TcpSocket[],
     metrics: readonly MetricSample[] | undefined,
   ): ProcessSample | null {
-    const found = readProcess(pid);
+    const found = lookAt(pid);
     if (found === null) return null;
     const { rssBytes, threads, fds, cpuSeconds } = found;
     const [before, now] = [this.cpu.get(name), steadyNow()];

@@ -1,8 +1,8 @@
 /** Everything is asked to stop, and looked at: each process must end by itself, well and in time, and leave nothing behind. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { isPortFree } from '../free_port.ts';
+import { lookAt, readAbstractSockets } from '../procfs.ts';
 import type { ChildEnd, System } from '../system.ts';
-import { abstractSockets, readProcess } from './procfs.ts';
 import type { SoakStop } from './report.ts';
 
 /** A process stops within so long (DESIGN section 3). */
@@ -21,8 +21,8 @@ export interface Holdings {
 export function holdingsOf(system: System, kept: readonly string[] = []): Holdings {
   const pids = new Map<string, number>();
   for (const [name, { pid }] of system.children) if (pid !== undefined && !kept.includes(name)) pids.set(name, pid);
-  const names = abstractSockets(readFileSync('/proc/net/unix', 'utf8'));
-  const inodes = [...pids.values()].flatMap((pid) => [...(readProcess(pid)?.sockets ?? [])]);
+  const names = readAbstractSockets();
+  const inodes = [...pids.values()].flatMap((pid) => [...(lookAt(pid)?.sockets ?? [])]);
   return { pids, locks: new Set(inodes.map((inode) => names.get(inode) ?? '').filter((name) => LOCK.test(name))) };
 }
 
@@ -50,7 +50,7 @@ export async function judgeStop(
   const alive = [...held.pids].filter(([, pid]) => existsSync(`/proc/${pid}`)).map(([name, pid]) => `${name} ${pid}`);
   const open: string[] = [];
   for (const [name, port] of ports) if (!(await isPortFree(port))) open.push(`${name} ${port}`);
-  const present = new Set(abstractSockets(readFileSync('/proc/net/unix', 'utf8')).values());
+  const present = new Set(readAbstractSockets().values());
   const locks = [...held.locks].filter((name) => present.has(name));
   const look = (what: string, left: readonly string[]): SoakStop => ({
     ...{ at, what, ok: left.length === 0, took_ms: null },

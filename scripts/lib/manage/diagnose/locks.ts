@@ -1,8 +1,8 @@
 /** Who holds which lock of the data directory. */
 import { resolve } from 'node:path';
 import { socketOf } from '../../lock.ts';
+import { listenerOnSocket, readProcesses, treeOf } from '../../procfs.ts';
 import { heldLocks } from '../locks.ts';
-import { listenerOnSocket, readProcesses, treeOf } from '../proc.ts';
 import { type Finding, finding, ok, type Probe } from './finding.ts';
 
 export const locks: Probe = {

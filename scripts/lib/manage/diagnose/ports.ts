@@ -1,6 +1,6 @@
 /** Who listens where: a service of ours, or a stranger that keeps it from starting. */
 import { MONITOR_OFFSET } from '../../broker.ts';
-import { listenersOn, type ProcessNow, readProcesses, treeOf } from '../proc.ts';
+import { listenersOn, type ProcessNow, readProcesses, treeOf } from '../../procfs.ts';
 import type { ServiceSet } from '../set.ts';
 import { type DiagnoseContext, type Finding, finding, ok, type Probe } from './finding.ts';
 
