@@ -1,5 +1,7 @@
 /** All that `manage.ts status` shows, asked for: services, the pipeline's figures, streams, gaps and books. */
+
 import { createClickHouse, selectText } from '../clickhouse.ts';
+import { healthOf } from '../collector_health.ts';
 import { type Config, shownUrl } from '../config.ts';
 import {
   type Answered,
@@ -18,7 +20,7 @@ import { steadyNow } from '../steady.ts';
 import type { OverviewAnswer } from '../web/overview_answer.ts';
 import { Overview } from '../web/overview_look.ts';
 import { HealthLook, lookingContext } from './health.ts';
-import { type ServiceNow, ServicesLook, worstOf } from './services_now.ts';
+import { type ServiceNow, ServicesLook } from './services_now.ts';
 import type { ServiceSet } from './set.ts';
 
 /** The collector answers from memory. */
@@ -58,7 +60,7 @@ export class StatusLook {
       this.healths.ask().then((found) => this.services.look(set, found)),
       this.overview.look(),
       this.askHot(),
-      askCollectors(addresses),
+      askCollectors(config.collectorPorts),
     ]);
     const database = `${config.hotDatabase} at ${shownUrl(config.clickhouseUrl)}`;
     const streams = { database, collector: addresses.join(', '), hot, health };
@@ -96,21 +98,10 @@ async function askDatabase(config: Config): Promise<Answered<DatabaseFigures>> {
   }
 }
 
-/** Where exchanges have processes of their own, all of them together; one that does not answer is told. */
-async function askCollectors(addresses: readonly string[]): Promise<Answered<CollectorFigures>> {
-  const asked = await Promise.all(addresses.map(askCollector));
-  const faults = asked.flatMap((each, i) => ('fault' in each ? `${addresses[i]}: ${each.fault}` : []));
-  if (faults.length > 0) return addresses.length === 1 ? asked[0]! : { fault: faults.join('; ') };
-  const figures = asked.flatMap((each) => ('figures' in each ? each.figures : []));
-  const status = worstOf(figures.map((each) => each.status)) as CollectorFigures['status'];
-  return { figures: { status, books: Object.assign({}, ...figures.map(({ books }) => books)) } };
-}
-
-async function askCollector(address: string): Promise<Answered<CollectorFigures>> {
+/** Where exchanges have processes of their own, all of them together. */
+async function askCollectors(ports: readonly number[]): Promise<Answered<CollectorFigures>> {
   try {
-    // An unhealthy collector answers with 503 and the same document.
-    const answer = await fetch(address, { signal: AbortSignal.timeout(HEALTH_TIMEOUT_MS) });
-    return healthFrom(await answer.json());
+    return healthFrom(await healthOf(ports, HEALTH_TIMEOUT_MS));
   } catch (error) {
     return { fault: reasonOf(error) };
   }
