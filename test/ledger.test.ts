@@ -13,6 +13,7 @@ import {
   type Figures,
   ledgerKey,
   ledgerTable,
+  messagesAfter,
   type Published,
   type Stored,
 } from '../scripts/lib/ledger.ts';
@@ -255,6 +256,47 @@ describe('the counts behind the ledger', () => {
     assert.deepEqual([await count(1000n, 3000n), await count(1001n, 2999n), await count(0n, 9000n)], [2, 0, 3]);
   });
 
+  test('of JetStream: each message once and in order, also when a subscription falls silent', async () => {
+    const { seq: base } = await nats.jetstream().publish('orderbook.binance_spot.spot.A', 'before');
+    for (const text of ['1', '2', '3', '4', '5']) await nats.jetstream().publish('orderbook.binance_spot.spot.A', text);
+    const read = async (connection: NatsConnection) => {
+      const texts: string[] = [];
+      for await (const message of messagesAfter(connection, 'ORDERBOOK_SNAP', base, false, 300))
+        texts.push(message.string());
+      return texts;
+    };
+    // Its subscriptions give so many messages each, and then no more until they are ended.
+    const silentAfter = (counts: number[]) => {
+      const jetstream = nats.jetstream();
+      const subscribe: typeof jetstream.subscribe = async (...args) => {
+        const real = await jetstream.subscribe(...args);
+        const [count = Number.POSITIVE_INFINITY] = counts.splice(0, 1);
+        let end: (() => void) | undefined;
+        const ended = new Promise<void>((done) => (end = done));
+        const some = async function* () {
+          let given = 0;
+          for await (const message of real) {
+            if (given++ >= count) break;
+            yield message;
+          }
+          await ended;
+        };
+        return Object.assign(Object.create(real) as typeof real, {
+          [Symbol.asyncIterator]: some,
+          unsubscribe: () => end?.(),
+        });
+      };
+      return Object.assign(Object.create(nats) as NatsConnection, {
+        jetstream: () => Object.assign(Object.create(jetstream) as typeof jetstream, { subscribe }),
+        jetstreamManager: () => nats.jetstreamManager(),
+      });
+    };
+    const all = ['1', '2', '3', '4', '5'];
+    assert.deepEqual(await read(nats), all);
+    assert.deepEqual(await read(silentAfter([2, 0, 1])), all);
+    await assert.rejects(read(silentAfter([1, 0, 0, 0])), /ORDERBOOK_SNAP gives no message from \d+ on/);
+  });
+
   test('of JetStream: rows by exchange, type and run of the collector, after the base', async () => {
     const put = (subject: string, boot: string, rows: number) => {
       const head = headers();
@@ -268,7 +310,8 @@ describe('the counts behind the ledger', () => {
     await put('liquidation.binance_derivatives.perpetual.B', 'two', 5);
     const published: Published = { rows: new Map(), byBoot: new Map() };
     await countPublished(nats, 'MARKET_DATA', 1, published);
-    await countPublished(nats, 'ORDERBOOK_SNAP', 0, published);
+    const { state } = await (await nats.jetstreamManager()).streams.info('ORDERBOOK_SNAP');
+    await countPublished(nats, 'ORDERBOOK_SNAP', state.last_seq, published);
     assert.deepEqual(Object.fromEntries(published.rows), {
       'binance_spot trade': 7,
       'binance_derivatives liquidation': 5,

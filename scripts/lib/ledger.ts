@@ -134,9 +134,16 @@ export async function countFound(
 /**
  * Messages of a stream above a sequence, up to the last one that there is now. A subscription from which nothing comes any more (seen once, with
  * nats-server 2.9.10 on a busy machine) is followed by another one from where it stopped.
+ * @param silentMs one from which nothing came for so long gives nothing any more
  * @throws Error when several in a row give nothing
  */
-export async function* messagesAfter(nats: NatsConnection, stream: StreamName, base: number, headersOnly: boolean) {
+export async function* messagesAfter(
+  nats: NatsConnection,
+  stream: StreamName,
+  base: number,
+  headersOnly: boolean,
+  silentMs = SILENT_MS,
+) {
   const manager = await nats.jetstreamManager();
   const { state } = await manager.streams.info(stream);
   if (state.messages === 0) return;
@@ -153,7 +160,7 @@ export async function* messagesAfter(nats: NatsConnection, stream: StreamName, b
     const guard = setInterval(() => {
       if (next === before) subscription.unsubscribe();
       before = next;
-    }, SILENT_MS);
+    }, silentMs);
     try {
       for await (const message of subscription) {
         next = message.seq + 1;
