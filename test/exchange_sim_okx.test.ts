@@ -385,7 +385,8 @@ describe('market', () => {
       const [update] = clients.flatMap((each) => each.of('books', 'DOGE-USDT-SWAP'));
       const [row] = run.of('orderbook_update').filter(({ symbol }) => symbol === 'DOGE-USDT');
       assert.equal(Number(row?.bids[0]?.[1]), Number(update?.bids[0]?.[1]) * 1000);
-      assert.equal(run.of('open_interest').length, symbols.length);
+      // Of each pair, however often the venue came round while the other channels were waited for.
+      assert.deepEqual([...new Set(run.of('open_interest').map(({ symbol }) => symbol))].sort(), [...symbols].sort());
       assert.equal(run.of('lsr_all_account').length, 100 * symbols.length);
       const [funding] = run.of('funding_rate');
       assert.equal(Number(funding?.funding_interval_hours), funding?.symbol === 'BTC-USDT' ? 8 : 4);
