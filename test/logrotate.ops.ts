@@ -12,7 +12,7 @@ import { assertWhole, rotateUnderLoad } from './rotation_load.ts';
 import { processes, Up } from './up_child.ts';
 
 /** `MARKETPRISM_ROTATIONS=300 node --import tsx --test test/logrotate.ops.ts` */
-const ROTATIONS = Number(process.env.MARKETPRISM_ROTATIONS ?? 30);
+const ROTATIONS = Number(process.env.MARKETPRISM_ROTATIONS ?? 10);
 const KILLS = 3;
 const DAY_MS = 86_400_000;
 /** tsx has one, which it ends itself; systemd would signal the main process alone. */

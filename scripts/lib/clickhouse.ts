@@ -20,6 +20,12 @@ export const INSERT_SETTINGS: ClickHouseSettings = {
 /** Longer than `max_execution_time`, so that the server's own word comes first. */
 const REQUEST_TIMEOUT_MS = 40_000;
 
+/**
+ * Connections of one client; what exceeds them waits its turn. The server runs few queries at once on a small machine, and each
+ * connection that it holds costs it memory: more of them only move the queue to where nobody sees it.
+ */
+const MOST_CONNECTIONS = 8;
+
 /** Ids of 64 bits and decimals come as text: a double would round them. */
 export const EXACT_OUTPUT: ClickHouseSettings = {
   output_format_json_quote_64bit_integers: 1,
@@ -44,7 +50,7 @@ export function createClickHouse(
     password: server.password,
     application,
     request_timeout: requestTimeoutMs,
-    max_open_connections: 20,
+    max_open_connections: MOST_CONNECTIONS,
     compression: { request: false, response: false },
     clickhouse_settings: EXACT_OUTPUT,
     // What happened is told by who called, in one place; the client's own logging would tell it twice.

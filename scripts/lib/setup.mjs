@@ -2,7 +2,9 @@
  * Makes a bare Debian 12 with Node 20 and npm ready: packages from the lock file, the nats-server program, and for tests Debian's Chromium and logrotate. Plain
  * JavaScript, because it runs before anything is installed. A second run sees that all is there and ends at once.
  *
- * Usage: node scripts/lib/setup.mjs [--dev]      (--dev: also what the tests and the bench need)
+ * Usage: node scripts/lib/setup.mjs [--dev] [--machine]
+ *   --dev       also what the tests and the bench need
+ *   --machine   also what boots a Debian of its own, for the test of the units
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -21,6 +23,10 @@ if (dev) {
   installForTests('chromium', 'test/pages_*.test.ts');
   installForTests('logrotate', 'test/logrotate.*.ts');
   unpackPromtool();
+}
+if (process.argv.includes('--machine')) {
+  installForTests('debootstrap', 'test/systemd.boot.ts');
+  installForTests('systemd-nspawn', 'test/systemd.boot.ts', 'systemd-container');
 }
 
 function checkNode() {
@@ -57,10 +63,10 @@ function installBroker() {
 }
 
 /** Programs that tests run for real: the browser for pages, logrotate for files. Who cannot get one is told, and keeps all other tests. */
-function installForTests(name, tests) {
-  if (isInstalled(name)) return;
+function installForTests(program, tests, name = program) {
+  if (isInstalled(program)) return;
   const fault = installDebian(name);
-  if (fault !== null) say(`${name} is missing, and ${tests} fail without: apt-get install ${name} (${fault})`);
+  if (fault !== null) say(`${program} is missing, and ${tests} fail without: apt-get install ${name} (${fault})`);
 }
 
 /** Installs a package of Debian. @returns null when it is there, else why not, in a line */

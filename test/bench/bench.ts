@@ -5,7 +5,7 @@ Usage:   npm run bench [-- --only SUITES] [--json FILE]
 Example: npm run bench -- --only frames --json bench.json
 
 Flags:
-  --only SUITES   some of: frames, book, replicate (comma-separated; default all)
+  --only SUITES   some of: frames, book, e2e, replicate (comma-separated; default all)
   --json FILE     also write the figures to FILE: {"frames": {...}, "book": {...}}, one object per suite that ran
 
 Each pair is run side by side in one process for many rounds, after a warm-up; a figure is the median over the rounds. The exit
@@ -15,12 +15,13 @@ code is 0 whether or not goals are met. Lines under the table are absolute figur
 import { writeFileSync } from 'node:fs';
 import { flags, runAsScript, UsageError } from '../../scripts/lib/cli.ts';
 import { bookSuite } from './book.ts';
+import { e2eSuite } from './e2e.ts';
 import { framesSuite } from './frames.ts';
 import { replicateSuite } from './replicate.ts';
 import { type Figure, type Suite, type SuiteResult, verdict } from './suite.ts';
 
 /** In the order in which they run. */
-const SUITES: Suite[] = [framesSuite, bookSuite, replicateSuite];
+const SUITES: Suite[] = [framesSuite, bookSuite, e2eSuite, replicateSuite];
 
 interface Ran {
   suite: string;
