@@ -22,7 +22,7 @@ import { mkdirSync } from 'node:fs';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { Cron } from 'croner';
 import type { JetStreamManager, NatsConnection } from 'nats';
-import { flags, moment, runAsScript, UsageError } from './lib/cli.ts';
+import { flags, moment, OperatorError, runAsScript, UsageError } from './lib/cli.ts';
 import { createClickHouse, fence } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { ackFloor } from './lib/durables.ts';
@@ -107,14 +107,15 @@ class Replicator {
     const { config } = this;
     for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, 10_000)) {
       try {
-        await ensureTier(hot.client, 'hot', config.hotDatabase);
-        await ensureTier(cold.client, 'cold', config.coldDatabase);
+        await ensureTier(hot.client, 'hot', config.hotDatabase, this.log);
+        await ensureTier(cold.client, 'cold', config.coldDatabase, this.log);
         await ensureViews(hot.client, config, this.log);
         await this.fenced();
         this.lastError = null;
         return;
       } catch (error) {
         this.stop.throwIfAborted();
+        if (error instanceof OperatorError) throw error;
         this.lastError = (error as Error).message.slice(0, 300);
         // That it tries is progress, too.
         signOfLife();

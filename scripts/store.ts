@@ -24,7 +24,7 @@ import type { JetStreamManager, NatsConnection } from 'nats';
 import { EXCHANGE_MODULES } from './exchanges/index.ts';
 import { Batcher } from './lib/batcher.ts';
 import { Checkpoints } from './lib/checkpoints.ts';
-import { flags, runAsScript } from './lib/cli.ts';
+import { flags, OperatorError, runAsScript } from './lib/cli.ts';
 import { createClickHouse, fence, selectText } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { isGuarded, tellLeftOut } from './lib/crash_points.ts';
@@ -124,11 +124,11 @@ async function prepareDatabase(store: Omit<Store, 'tables' | 'gaps'>, stop: Abor
   for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
     try {
       await selectText(store.hot, 'SELECT 1');
-      await ensureTier(store.hot, 'hot', store.config.hotDatabase);
-      await ensureTier(store.cold, 'cold', store.config.coldDatabase);
+      await ensureTier(store.hot, 'hot', store.config.hotDatabase, store.log);
+      await ensureTier(store.cold, 'cold', store.config.coldDatabase, store.log);
       return;
     } catch (error) {
-      if (stop.aborted) throw error;
+      if (stop.aborted || error instanceof OperatorError) throw error;
       store.log.warn({ event: 'database_away', url: shownUrl(store.config.clickhouseUrl), err: error, wait_ms: wait });
       await pause(wait, stop);
     }

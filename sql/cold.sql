@@ -268,3 +268,13 @@ CREATE TABLE IF NOT EXISTS marketprism_cold.replication_progress
 ENGINE = MergeTree
 ORDER BY (table_name, js_epoch, upto_seq)
 TTL toDateTime(recorded_at) + INTERVAL 8 DAY;
+
+CREATE TABLE IF NOT EXISTS marketprism_cold.schema_migrations
+(
+    version UInt32,
+    name String,
+    applied_at DateTime64(3, 'UTC') DEFAULT now64(3),
+    by String
+)
+ENGINE = MergeTree
+ORDER BY (version, applied_at);

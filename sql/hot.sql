@@ -264,6 +264,28 @@ ORDER BY (exchange, market_type, symbol, timestamp, gap_id, status)
 TTL toDateTime(created_at) + INTERVAL 7 DAY
 SETTINGS ttl_only_drop_parts = 1;
 
+CREATE TABLE IF NOT EXISTS marketprism_hot.stream_epochs
+(
+    stream LowCardinality(String),
+    js_epoch UInt32,
+    stream_created String,
+    reason String,
+    closed_at_seq Nullable(UInt64),
+    updated_at DateTime64(3, 'UTC') DEFAULT now64(3)
+)
+ENGINE = MergeTree
+ORDER BY (stream, js_epoch, updated_at);
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.schema_migrations
+(
+    version UInt32,
+    name String,
+    applied_at DateTime64(3, 'UTC') DEFAULT now64(3),
+    by String
+)
+ENGINE = MergeTree
+ORDER BY (version, applied_at);
+
 CREATE OR REPLACE VIEW marketprism_hot.gaps_now AS
 SELECT exchange, market_type, symbol, gap_id,
     argMax(each.timestamp, (each.status = 'filled', each.js_epoch, each.js_seq)) AS timestamp,
@@ -287,15 +309,3 @@ SELECT exchange, market_type, symbol, gap_id,
     argMax(each.js_seq, (each.status = 'filled', each.js_epoch, each.js_seq)) AS js_seq
 FROM marketprism_hot.gaps AS each
 GROUP BY exchange, market_type, symbol, gap_id;
-
-CREATE TABLE IF NOT EXISTS marketprism_hot.stream_epochs
-(
-    stream LowCardinality(String),
-    js_epoch UInt32,
-    stream_created String,
-    reason String,
-    closed_at_seq Nullable(UInt64),
-    updated_at DateTime64(3, 'UTC') DEFAULT now64(3)
-)
-ENGINE = MergeTree
-ORDER BY (stream, js_epoch, updated_at);

@@ -228,6 +228,16 @@ ORDER BY (exchange, market_type, symbol, timestamp, row_id)
 TTL toDateTime(timestamp) + INTERVAL 400 DAY
 SETTINGS ttl_only_drop_parts = 1;
 
+CREATE TABLE IF NOT EXISTS marketprism_signals.schema_migrations
+(
+    version UInt32,
+    name String,
+    applied_at DateTime64(3, 'UTC') DEFAULT now64(3),
+    by String
+)
+ENGINE = MergeTree
+ORDER BY (version, applied_at);
+
 CREATE OR REPLACE VIEW marketprism_signals.features_now AS
 SELECT * FROM marketprism_signals.features
 ORDER BY exchange, market_type, symbol, timestamp, revision DESC

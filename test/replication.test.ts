@@ -13,7 +13,8 @@ import {
   type TableReplication,
 } from '../scripts/lib/replication.ts';
 import { encodeRow, type TradeRow } from '../scripts/lib/rows.ts';
-import { ensureTier, viewStatements } from '../scripts/lib/schema.ts';
+import { ensureTier } from '../scripts/lib/schema.ts';
+import { viewStatements } from '../scripts/lib/schema_sql.ts';
 import { sampleTrade } from './fixtures.ts';
 import { Pipeline } from './pipeline.ts';
 

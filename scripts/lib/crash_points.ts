@@ -46,6 +46,10 @@ export const CRASH_POINTS = [
   'repair.publishing',
   'repair.copying',
   'repair.declaring',
+  /** One statement of a change of the tables was done. */
+  'schema.statement',
+  /** All of it was done; its version is not written down. */
+  'schema.applied',
 ] as const;
 export type CrashPoint = (typeof CRASH_POINTS)[number];
 

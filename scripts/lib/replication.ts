@@ -9,7 +9,7 @@ import { selectText } from './clickhouse.ts';
 import { crashPoint } from './crash_points.ts';
 import type { Logger } from './log.ts';
 import { ABOUT_ARRIVAL, DATA_TYPES, type DataType, STREAM_COLUMNS, TABLES, type Table } from './rows.ts';
-import { tableSql } from './schema.ts';
+import { tableSql } from './schema_sql.ts';
 import { streamOf } from './streams.ts';
 
 /** Rows of a window: large enough that its overhead is nothing, small enough that one is copied within seconds. */

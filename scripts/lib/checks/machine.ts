@@ -11,7 +11,7 @@ import { badHarvestFiles, harvestLetterFiles } from '../harvest/letters.ts';
 import { connectOnce, differingMembers, streamInfo, wantedStream } from '../jetstream.ts';
 import { linesOf } from '../jsonl.ts';
 import { DATA_TYPES, TABLES } from '../rows.ts';
-import { type Tier, tableSql } from '../schema.ts';
+import { type Tier, tableSql } from '../schema_sql.ts';
 import { durableName, streamDefinitions } from '../streams.ts';
 import { type Check, type Finding, PARTS, type Part, type Severity } from './check.ts';
 import { plural } from './rows.ts';

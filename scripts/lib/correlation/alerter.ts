@@ -137,7 +137,7 @@ export class CorrelationAlerter implements DeskWork {
   /** What must be there before anything can be kept; tried until it is. */
   private async prepare(stop: AbortSignal): Promise<void> {
     if (this.isReady) return;
-    await ensureSignals(this.client, this.context.config.signalsDatabase);
+    await ensureSignals(this.client, this.context.config.signalsDatabase, this.context.log);
     await fenceAll(this.client, stop);
     await this.keeper.load();
     this.isReady = true;

@@ -284,8 +284,9 @@ async function tablesReady(
 ): Promise<void> {
   for (;;) {
     try {
-      return await ensureSignals(client, database);
+      return await ensureSignals(client, database, log);
     } catch (error) {
+      if (error instanceof OperatorError) throw error;
       if (error instanceof ClickHouseError) throw new OperatorError(`the tables of ${database}: ${error.message}`);
       log.warn({ event: 'database_away', reason: (error as Error).message, retry_ms: DATABASE_RETRY_MS });
       await pause(DATABASE_RETRY_MS, stop);

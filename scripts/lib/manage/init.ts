@@ -1,6 +1,6 @@
 /** `manage.ts init` and `sql`: what must be there before anything can be stored. */
-import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { createClickHouse } from '../clickhouse.ts';
 import type { Config } from '../config.ts';
 import { connectNats, ensureStreams } from '../jetstream.ts';
@@ -38,7 +38,9 @@ export const sql: Command = {
   async run(argv, { out }) {
     const { write } = onlyFlags(SQL, { write: { type: 'boolean', default: false } }, argv);
     for (const name of SQL_FILES) {
-      if (write) writeFileSync(join(import.meta.dirname, '..', '..', '..', 'sql', `${name}.sql`), sqlFile(name));
+      const path = join(import.meta.dirname, '..', '..', '..', 'sql', `${name}.sql`);
+      if (write) mkdirSync(dirname(path), { recursive: true });
+      if (write) writeFileSync(path, sqlFile(name));
       else out.write(sqlFile(name));
     }
     return 0;
@@ -54,14 +56,14 @@ async function initialise(config: Config): Promise<void> {
   ] as const;
   for (const [tier, url, database] of places) {
     const client = createClickHouse({ url, ...account }, 'marketprism-manage');
-    await ensureTier(client, tier, database);
+    await ensureTier(client, tier, database, log);
     await client.close();
     log.info({ event: 'tables_ready', tier, database });
   }
   // After the tables of both, which they read.
   const hot = createClickHouse({ url: config.clickhouseUrl, ...account }, 'marketprism-manage');
   await ensureViews(hot, config, log);
-  await ensureSignals(hot, config.signalsDatabase);
+  await ensureSignals(hot, config.signalsDatabase, log);
   await hot.close();
   const nats = await connectNats(config.natsUrl, 'manage', log);
   await ensureStreams(await nats.jetstreamManager(), streamDefinitions(config.streamMaxBytes), log);

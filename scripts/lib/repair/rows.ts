@@ -4,7 +4,7 @@ import { selectText } from '../clickhouse.ts';
 import { contentHash } from '../contents.ts';
 import { at, STREAM } from '../gap_rows.ts';
 import { type DataType, type Level, type Rows, STREAM_COLUMNS, TABLES } from '../rows.ts';
-import type { Tier } from '../schema.ts';
+import type { Tier } from '../schema_sql.ts';
 
 /** Names of a step stand in the text of its queries. */
 export const LIMITS: ClickHouseSettings = { max_execution_time: 110, max_query_size: '67108864' };

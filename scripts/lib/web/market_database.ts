@@ -9,7 +9,7 @@ import { createClickHouse } from '../clickhouse.ts';
 import type { Config } from '../config.ts';
 import type { Logger } from '../log.ts';
 import { type DataType, TABLES } from '../rows.ts';
-import { VIEW_DATABASES } from '../schema.ts';
+import { VIEW_DATABASES } from '../schema_sql.ts';
 import { type WebContext, WebError } from './route.ts';
 
 /** Of the last two days hot has everything; what is older it gives up by and by. */

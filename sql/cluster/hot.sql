@@ -1,0 +1,343 @@
+-- Made from scripts/lib/rows.ts by `npm run sql`; a test compares the two. Do not edit here.
+
+CREATE DATABASE IF NOT EXISTS marketprism_hot ON CLUSTER '{cluster}';
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.trades_local ON CLUSTER '{cluster}'
+(
+    timestamp DateTime64(3, 'UTC') DEFAULT throwIf(1, 'timestamp is absent') CODEC(Delta, ZSTD(1)),
+    exchange LowCardinality(String) DEFAULT throwIf(1, 'exchange is absent'),
+    market_type LowCardinality(String) DEFAULT throwIf(1, 'market_type is absent'),
+    symbol LowCardinality(String) DEFAULT throwIf(1, 'symbol is absent'),
+    instrument LowCardinality(String),
+    trade_id String DEFAULT throwIf(1, 'trade_id is absent') CODEC(ZSTD(3)),
+    sequence Nullable(UInt64) CODEC(DoubleDelta, ZSTD(1)),
+    price Decimal(38, 18) DEFAULT throwIf(1, 'price is absent') CODEC(GCD, ZSTD(3)),
+    quantity Decimal(38, 18) DEFAULT throwIf(1, 'quantity is absent') CODEC(GCD, ZSTD(3)),
+    side Enum8('buy' = 1, 'sell' = 2) DEFAULT throwIf(1, 'side is absent'),
+    is_maker Bool DEFAULT throwIf(1, 'is_maker is absent'),
+    trade_time DateTime64(3, 'UTC') ALIAS timestamp,
+    received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    data_source LowCardinality(String),
+    js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    INDEX arrival js_seq TYPE minmax GRANULARITY 1
+)
+ENGINE = ReplicatedMergeTree('/clickhouse/tables/{shard}/marketprism_hot/trades_local', '{replica}')
+PARTITION BY toYYYYMMDD(created_at)
+ORDER BY (exchange, market_type, symbol, timestamp, trade_id)
+TTL toDateTime(created_at) + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 0, replicated_deduplication_window_for_async_inserts = 0;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.trades ON CLUSTER '{cluster}' AS marketprism_hot.trades_local
+ENGINE = Distributed('{cluster}', marketprism_hot, trades_local, cityHash64(exchange, market_type, symbol));
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.orderbooks_local ON CLUSTER '{cluster}'
+(
+    timestamp DateTime64(3, 'UTC') DEFAULT throwIf(1, 'timestamp is absent') CODEC(Delta, ZSTD(1)),
+    exchange LowCardinality(String) DEFAULT throwIf(1, 'exchange is absent'),
+    market_type LowCardinality(String) DEFAULT throwIf(1, 'market_type is absent'),
+    symbol LowCardinality(String) DEFAULT throwIf(1, 'symbol is absent'),
+    instrument LowCardinality(String),
+    last_update_id UInt64 DEFAULT throwIf(1, 'last_update_id is absent') CODEC(DoubleDelta, ZSTD(1)),
+    bids_count UInt32 DEFAULT length(bids),
+    asks_count UInt32 DEFAULT length(asks),
+    best_bid_price Decimal(38, 18) DEFAULT throwIf(1, 'best_bid_price is absent') CODEC(GCD, ZSTD(3)),
+    best_bid_quantity Decimal(38, 18) DEFAULT throwIf(1, 'best_bid_quantity is absent') CODEC(GCD, ZSTD(3)),
+    best_ask_price Decimal(38, 18) DEFAULT throwIf(1, 'best_ask_price is absent') CODEC(GCD, ZSTD(3)),
+    best_ask_quantity Decimal(38, 18) DEFAULT throwIf(1, 'best_ask_quantity is absent') CODEC(GCD, ZSTD(3)),
+    bids Array(Tuple(Decimal(38, 18), Decimal(38, 18))) DEFAULT [(throwIf(1, 'bids is absent'), 0)] CODEC(GCD, ZSTD(3)),
+    asks Array(Tuple(Decimal(38, 18), Decimal(38, 18))) DEFAULT [(throwIf(1, 'asks is absent'), 0)] CODEC(GCD, ZSTD(3)),
+    verified Enum8('verified' = 1, 'unverifiable' = 2) DEFAULT throwIf(1, 'verified is absent'),
+    received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    data_source LowCardinality(String),
+    js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    INDEX arrival js_seq TYPE minmax GRANULARITY 1
+)
+ENGINE = ReplicatedMergeTree('/clickhouse/tables/{shard}/marketprism_hot/orderbooks_local', '{replica}')
+PARTITION BY toYYYYMMDD(created_at)
+ORDER BY (exchange, market_type, symbol, timestamp, last_update_id)
+TTL toDateTime(created_at) + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 0, replicated_deduplication_window_for_async_inserts = 0;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.orderbooks ON CLUSTER '{cluster}' AS marketprism_hot.orderbooks_local
+ENGINE = Distributed('{cluster}', marketprism_hot, orderbooks_local, cityHash64(exchange, market_type, symbol));
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.orderbook_updates_local ON CLUSTER '{cluster}'
+(
+    timestamp DateTime64(3, 'UTC') DEFAULT throwIf(1, 'timestamp is absent') CODEC(Delta, ZSTD(1)),
+    exchange LowCardinality(String) DEFAULT throwIf(1, 'exchange is absent'),
+    market_type LowCardinality(String) DEFAULT throwIf(1, 'market_type is absent'),
+    symbol LowCardinality(String) DEFAULT throwIf(1, 'symbol is absent'),
+    instrument LowCardinality(String),
+    first_update_id Nullable(UInt64) CODEC(DoubleDelta, ZSTD(1)),
+    last_update_id UInt64 DEFAULT throwIf(1, 'last_update_id is absent') CODEC(DoubleDelta, ZSTD(1)),
+    prev_update_id Nullable(UInt64) CODEC(DoubleDelta, ZSTD(1)),
+    is_snapshot Bool DEFAULT throwIf(1, 'is_snapshot is absent'),
+    bids Array(Tuple(Decimal(38, 18), Decimal(38, 18))) DEFAULT [(throwIf(1, 'bids is absent'), 0)] CODEC(GCD, ZSTD(3)),
+    asks Array(Tuple(Decimal(38, 18), Decimal(38, 18))) DEFAULT [(throwIf(1, 'asks is absent'), 0)] CODEC(GCD, ZSTD(3)),
+    received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    data_source LowCardinality(String),
+    js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    INDEX arrival js_seq TYPE minmax GRANULARITY 1
+)
+ENGINE = ReplicatedMergeTree('/clickhouse/tables/{shard}/marketprism_hot/orderbook_updates_local', '{replica}')
+PARTITION BY toYYYYMMDD(created_at)
+ORDER BY (exchange, market_type, symbol, timestamp, last_update_id, is_snapshot)
+TTL toDateTime(created_at) + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 0, replicated_deduplication_window_for_async_inserts = 0;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.orderbook_updates ON CLUSTER '{cluster}' AS marketprism_hot.orderbook_updates_local
+ENGINE = Distributed('{cluster}', marketprism_hot, orderbook_updates_local, cityHash64(exchange, market_type, symbol));
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.funding_rates_local ON CLUSTER '{cluster}'
+(
+    timestamp DateTime64(3, 'UTC') DEFAULT throwIf(1, 'timestamp is absent') CODEC(Delta, ZSTD(1)),
+    exchange LowCardinality(String) DEFAULT throwIf(1, 'exchange is absent'),
+    market_type LowCardinality(String) DEFAULT throwIf(1, 'market_type is absent'),
+    symbol LowCardinality(String) DEFAULT throwIf(1, 'symbol is absent'),
+    instrument LowCardinality(String),
+    funding_rate Decimal(38, 18) DEFAULT throwIf(1, 'funding_rate is absent') CODEC(GCD, ZSTD(3)),
+    funding_time Nullable(DateTime64(3, 'UTC')) CODEC(Delta, ZSTD(1)),
+    next_funding_time Nullable(DateTime64(3, 'UTC')) CODEC(Delta, ZSTD(1)),
+    funding_interval_hours Nullable(Decimal(38, 18)) CODEC(GCD, ZSTD(3)),
+    mark_price Nullable(Decimal(38, 18)) CODEC(GCD, ZSTD(3)),
+    index_price Nullable(Decimal(38, 18)) CODEC(GCD, ZSTD(3)),
+    received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    data_source LowCardinality(String),
+    js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    INDEX arrival js_seq TYPE minmax GRANULARITY 1
+)
+ENGINE = ReplicatedMergeTree('/clickhouse/tables/{shard}/marketprism_hot/funding_rates_local', '{replica}')
+PARTITION BY toYYYYMMDD(created_at)
+ORDER BY (exchange, market_type, symbol, timestamp)
+TTL toDateTime(created_at) + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 0, replicated_deduplication_window_for_async_inserts = 0;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.funding_rates ON CLUSTER '{cluster}' AS marketprism_hot.funding_rates_local
+ENGINE = Distributed('{cluster}', marketprism_hot, funding_rates_local, cityHash64(exchange, market_type, symbol));
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.open_interests_local ON CLUSTER '{cluster}'
+(
+    timestamp DateTime64(3, 'UTC') DEFAULT throwIf(1, 'timestamp is absent') CODEC(Delta, ZSTD(1)),
+    exchange LowCardinality(String) DEFAULT throwIf(1, 'exchange is absent'),
+    market_type LowCardinality(String) DEFAULT throwIf(1, 'market_type is absent'),
+    symbol LowCardinality(String) DEFAULT throwIf(1, 'symbol is absent'),
+    instrument LowCardinality(String),
+    open_interest Decimal(38, 18) DEFAULT throwIf(1, 'open_interest is absent') CODEC(GCD, ZSTD(3)),
+    open_interest_value Nullable(Decimal(38, 18)) CODEC(GCD, ZSTD(3)),
+    contracts Nullable(Decimal(38, 18)) CODEC(GCD, ZSTD(3)),
+    received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    data_source LowCardinality(String),
+    js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    INDEX arrival js_seq TYPE minmax GRANULARITY 1
+)
+ENGINE = ReplicatedMergeTree('/clickhouse/tables/{shard}/marketprism_hot/open_interests_local', '{replica}')
+PARTITION BY toYYYYMMDD(created_at)
+ORDER BY (exchange, market_type, symbol, timestamp)
+TTL toDateTime(created_at) + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 0, replicated_deduplication_window_for_async_inserts = 0;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.open_interests ON CLUSTER '{cluster}' AS marketprism_hot.open_interests_local
+ENGINE = Distributed('{cluster}', marketprism_hot, open_interests_local, cityHash64(exchange, market_type, symbol));
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.liquidations_local ON CLUSTER '{cluster}'
+(
+    timestamp DateTime64(3, 'UTC') DEFAULT throwIf(1, 'timestamp is absent') CODEC(Delta, ZSTD(1)),
+    exchange LowCardinality(String) DEFAULT throwIf(1, 'exchange is absent'),
+    market_type LowCardinality(String) DEFAULT throwIf(1, 'market_type is absent'),
+    symbol LowCardinality(String) DEFAULT throwIf(1, 'symbol is absent'),
+    instrument LowCardinality(String),
+    liquidation_id String DEFAULT throwIf(1, 'liquidation_id is absent') CODEC(ZSTD(3)),
+    side Enum8('buy' = 1, 'sell' = 2) DEFAULT throwIf(1, 'side is absent'),
+    price Decimal(38, 18) DEFAULT throwIf(1, 'price is absent') CODEC(GCD, ZSTD(3)),
+    quantity Decimal(38, 18) DEFAULT throwIf(1, 'quantity is absent') CODEC(GCD, ZSTD(3)),
+    liquidation_time DateTime64(3, 'UTC') ALIAS timestamp,
+    received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    data_source LowCardinality(String),
+    js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    INDEX arrival js_seq TYPE minmax GRANULARITY 1
+)
+ENGINE = ReplicatedMergeTree('/clickhouse/tables/{shard}/marketprism_hot/liquidations_local', '{replica}')
+PARTITION BY toYYYYMMDD(created_at)
+ORDER BY (exchange, market_type, symbol, timestamp, liquidation_id)
+TTL toDateTime(created_at) + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 0, replicated_deduplication_window_for_async_inserts = 0;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.liquidations ON CLUSTER '{cluster}' AS marketprism_hot.liquidations_local
+ENGINE = Distributed('{cluster}', marketprism_hot, liquidations_local, cityHash64(exchange, market_type, symbol));
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.lsr_top_positions_local ON CLUSTER '{cluster}'
+(
+    timestamp DateTime64(3, 'UTC') DEFAULT throwIf(1, 'timestamp is absent') CODEC(Delta, ZSTD(1)),
+    exchange LowCardinality(String) DEFAULT throwIf(1, 'exchange is absent'),
+    market_type LowCardinality(String) DEFAULT throwIf(1, 'market_type is absent'),
+    symbol LowCardinality(String) DEFAULT throwIf(1, 'symbol is absent'),
+    instrument LowCardinality(String),
+    long_position_ratio Decimal(38, 18) DEFAULT throwIf(1, 'long_position_ratio is absent') CODEC(GCD, ZSTD(3)),
+    short_position_ratio Decimal(38, 18) DEFAULT throwIf(1, 'short_position_ratio is absent') CODEC(GCD, ZSTD(3)),
+    long_short_ratio Decimal(38, 18) DEFAULT throwIf(1, 'long_short_ratio is absent') CODEC(GCD, ZSTD(3)),
+    period LowCardinality(String) DEFAULT throwIf(1, 'period is absent'),
+    received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    data_source LowCardinality(String),
+    js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    INDEX arrival js_seq TYPE minmax GRANULARITY 1
+)
+ENGINE = ReplicatedMergeTree('/clickhouse/tables/{shard}/marketprism_hot/lsr_top_positions_local', '{replica}')
+PARTITION BY toYYYYMMDD(created_at)
+ORDER BY (exchange, market_type, symbol, timestamp, period)
+TTL toDateTime(created_at) + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 0, replicated_deduplication_window_for_async_inserts = 0;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.lsr_top_positions ON CLUSTER '{cluster}' AS marketprism_hot.lsr_top_positions_local
+ENGINE = Distributed('{cluster}', marketprism_hot, lsr_top_positions_local, cityHash64(exchange, market_type, symbol));
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.lsr_all_accounts_local ON CLUSTER '{cluster}'
+(
+    timestamp DateTime64(3, 'UTC') DEFAULT throwIf(1, 'timestamp is absent') CODEC(Delta, ZSTD(1)),
+    exchange LowCardinality(String) DEFAULT throwIf(1, 'exchange is absent'),
+    market_type LowCardinality(String) DEFAULT throwIf(1, 'market_type is absent'),
+    symbol LowCardinality(String) DEFAULT throwIf(1, 'symbol is absent'),
+    instrument LowCardinality(String),
+    long_account_ratio Decimal(38, 18) DEFAULT throwIf(1, 'long_account_ratio is absent') CODEC(GCD, ZSTD(3)),
+    short_account_ratio Decimal(38, 18) DEFAULT throwIf(1, 'short_account_ratio is absent') CODEC(GCD, ZSTD(3)),
+    long_short_ratio Decimal(38, 18) DEFAULT throwIf(1, 'long_short_ratio is absent') CODEC(GCD, ZSTD(3)),
+    period LowCardinality(String) DEFAULT throwIf(1, 'period is absent'),
+    received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    data_source LowCardinality(String),
+    js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    INDEX arrival js_seq TYPE minmax GRANULARITY 1
+)
+ENGINE = ReplicatedMergeTree('/clickhouse/tables/{shard}/marketprism_hot/lsr_all_accounts_local', '{replica}')
+PARTITION BY toYYYYMMDD(created_at)
+ORDER BY (exchange, market_type, symbol, timestamp, period)
+TTL toDateTime(created_at) + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 0, replicated_deduplication_window_for_async_inserts = 0;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.lsr_all_accounts ON CLUSTER '{cluster}' AS marketprism_hot.lsr_all_accounts_local
+ENGINE = Distributed('{cluster}', marketprism_hot, lsr_all_accounts_local, cityHash64(exchange, market_type, symbol));
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.volatility_indices_local ON CLUSTER '{cluster}'
+(
+    timestamp DateTime64(3, 'UTC') DEFAULT throwIf(1, 'timestamp is absent') CODEC(Delta, ZSTD(1)),
+    exchange LowCardinality(String) DEFAULT throwIf(1, 'exchange is absent'),
+    market_type LowCardinality(String) DEFAULT throwIf(1, 'market_type is absent'),
+    symbol LowCardinality(String) DEFAULT throwIf(1, 'symbol is absent'),
+    instrument LowCardinality(String),
+    index_value Decimal(38, 18) DEFAULT throwIf(1, 'index_value is absent') CODEC(GCD, ZSTD(3)),
+    underlying_asset LowCardinality(String) DEFAULT throwIf(1, 'underlying_asset is absent'),
+    maturity_date Nullable(Date),
+    resolution LowCardinality(String) DEFAULT throwIf(1, 'resolution is absent'),
+    received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    data_source LowCardinality(String),
+    js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    INDEX arrival js_seq TYPE minmax GRANULARITY 1
+)
+ENGINE = ReplicatedMergeTree('/clickhouse/tables/{shard}/marketprism_hot/volatility_indices_local', '{replica}')
+PARTITION BY toYYYYMMDD(created_at)
+ORDER BY (exchange, market_type, symbol, timestamp, resolution)
+TTL toDateTime(created_at) + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 0, replicated_deduplication_window_for_async_inserts = 0;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.volatility_indices ON CLUSTER '{cluster}' AS marketprism_hot.volatility_indices_local
+ENGINE = Distributed('{cluster}', marketprism_hot, volatility_indices_local, cityHash64(exchange, market_type, symbol));
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.gaps_local ON CLUSTER '{cluster}'
+(
+    timestamp DateTime64(3, 'UTC') DEFAULT throwIf(1, 'timestamp is absent') CODEC(Delta, ZSTD(1)),
+    exchange LowCardinality(String) DEFAULT throwIf(1, 'exchange is absent'),
+    market_type LowCardinality(String) DEFAULT throwIf(1, 'market_type is absent'),
+    symbol LowCardinality(String) DEFAULT throwIf(1, 'symbol is absent'),
+    instrument LowCardinality(String),
+    gap_id String DEFAULT throwIf(1, 'gap_id is absent') CODEC(ZSTD(3)),
+    data_type LowCardinality(String) DEFAULT throwIf(1, 'data_type is absent'),
+    from_id String DEFAULT throwIf(1, 'from_id is absent') CODEC(ZSTD(3)),
+    to_id String DEFAULT throwIf(1, 'to_id is absent') CODEC(ZSTD(3)),
+    from_time DateTime64(3, 'UTC') DEFAULT throwIf(1, 'from_time is absent') CODEC(Delta, ZSTD(1)),
+    to_time DateTime64(3, 'UTC') DEFAULT throwIf(1, 'to_time is absent') CODEC(Delta, ZSTD(1)),
+    cause LowCardinality(String) DEFAULT throwIf(1, 'cause is absent'),
+    reason Nullable(String) CODEC(ZSTD(3)),
+    status Enum8('open' = 1, 'filled' = 2, 'unfillable' = 3) DEFAULT throwIf(1, 'status is absent'),
+    rows Nullable(UInt64) CODEC(DoubleDelta, ZSTD(1)),
+    filled_rows Nullable(UInt64) CODEC(DoubleDelta, ZSTD(1)),
+    detected_at DateTime64(3, 'UTC') DEFAULT throwIf(1, 'detected_at is absent') CODEC(Delta, ZSTD(1)),
+    closed_at Nullable(DateTime64(3, 'UTC')) CODEC(Delta, ZSTD(1)),
+    received_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    created_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)),
+    data_source LowCardinality(String),
+    js_epoch UInt32 CODEC(DoubleDelta, ZSTD(1)),
+    js_seq UInt64 CODEC(DoubleDelta, ZSTD(1)),
+    INDEX arrival js_seq TYPE minmax GRANULARITY 1
+)
+ENGINE = ReplicatedMergeTree('/clickhouse/tables/{shard}/marketprism_hot/gaps_local', '{replica}')
+PARTITION BY toYYYYMMDD(created_at)
+ORDER BY (exchange, market_type, symbol, timestamp, gap_id, status)
+TTL toDateTime(created_at) + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 0, replicated_deduplication_window_for_async_inserts = 0;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.gaps ON CLUSTER '{cluster}' AS marketprism_hot.gaps_local
+ENGINE = Distributed('{cluster}', marketprism_hot, gaps_local, cityHash64(exchange, market_type, symbol));
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.stream_epochs ON CLUSTER '{cluster}'
+(
+    stream LowCardinality(String),
+    js_epoch UInt32,
+    stream_created String,
+    reason String,
+    closed_at_seq Nullable(UInt64),
+    updated_at DateTime64(3, 'UTC') DEFAULT now64(3)
+)
+ENGINE = ReplicatedMergeTree('/clickhouse/tables/all/marketprism_hot/stream_epochs', '{shard}-{replica}')
+ORDER BY (stream, js_epoch, updated_at)
+SETTINGS replicated_deduplication_window = 0, replicated_deduplication_window_for_async_inserts = 0;
+
+CREATE TABLE IF NOT EXISTS marketprism_hot.schema_migrations ON CLUSTER '{cluster}'
+(
+    version UInt32,
+    name String,
+    applied_at DateTime64(3, 'UTC') DEFAULT now64(3),
+    by String
+)
+ENGINE = ReplicatedMergeTree('/clickhouse/tables/all/marketprism_hot/schema_migrations', '{shard}-{replica}')
+ORDER BY (version, applied_at)
+SETTINGS replicated_deduplication_window = 0, replicated_deduplication_window_for_async_inserts = 0;
+
+CREATE OR REPLACE VIEW marketprism_hot.gaps_now ON CLUSTER '{cluster}' AS
+SELECT exchange, market_type, symbol, gap_id,
+    argMax(each.timestamp, (each.status = 'filled', each.js_epoch, each.js_seq)) AS timestamp,
+    argMax(each.instrument, (each.status = 'filled', each.js_epoch, each.js_seq)) AS instrument,
+    argMax(each.data_type, (each.status = 'filled', each.js_epoch, each.js_seq)) AS data_type,
+    argMax(each.from_id, (each.status = 'filled', each.js_epoch, each.js_seq)) AS from_id,
+    argMax(each.to_id, (each.status = 'filled', each.js_epoch, each.js_seq)) AS to_id,
+    argMax(each.from_time, (each.status = 'filled', each.js_epoch, each.js_seq)) AS from_time,
+    argMax(each.to_time, (each.status = 'filled', each.js_epoch, each.js_seq)) AS to_time,
+    argMax(each.cause, (each.status = 'filled', each.js_epoch, each.js_seq)) AS cause,
+    argMax(tuple(each.reason), (each.status = 'filled', each.js_epoch, each.js_seq)).1 AS reason,
+    argMax(each.status, (each.status = 'filled', each.js_epoch, each.js_seq)) AS status,
+    argMax(tuple(each.rows), (each.status = 'filled', each.js_epoch, each.js_seq)).1 AS rows,
+    argMax(tuple(each.filled_rows), (each.status = 'filled', each.js_epoch, each.js_seq)).1 AS filled_rows,
+    argMax(each.detected_at, (each.status = 'filled', each.js_epoch, each.js_seq)) AS detected_at,
+    argMax(tuple(each.closed_at), (each.status = 'filled', each.js_epoch, each.js_seq)).1 AS closed_at,
+    argMax(each.received_at, (each.status = 'filled', each.js_epoch, each.js_seq)) AS received_at,
+    argMax(each.created_at, (each.status = 'filled', each.js_epoch, each.js_seq)) AS created_at,
+    argMax(each.data_source, (each.status = 'filled', each.js_epoch, each.js_seq)) AS data_source,
+    argMax(each.js_epoch, (each.status = 'filled', each.js_epoch, each.js_seq)) AS js_epoch,
+    argMax(each.js_seq, (each.status = 'filled', each.js_epoch, each.js_seq)) AS js_seq
+FROM marketprism_hot.gaps AS each
+GROUP BY exchange, market_type, symbol, gap_id;
