@@ -268,7 +268,7 @@ async function main(): Promise<number> {
   const stopped = untilStopped(log);
   // Nothing waits for the broker: until it is there, the outbox takes what comes.
   let broker: NatsConnection | null = null;
-  const definitions = streamDefinitions(config.streamMaxBytes);
+  const definitions = streamDefinitions(config);
   const nats = connectWithStreams(config.natsUrl, `collector ${config.collectorId}`, definitions, log);
   void nats.then((connection) => {
     broker = connection;

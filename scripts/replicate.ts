@@ -373,7 +373,7 @@ async function main(): Promise<number> {
   const nats: NatsConnection = await connectNats(config.natsUrl, 'replicate', log);
   parts.push(new Vital('rounds', STUCK_MS));
   const watch = new ConnectionWatch(nats);
-  const replicator = new Replicator(config, await nats.jetstreamManager(), stop, log);
+  const replicator = new Replicator(config, await nats.jetstreamManager({ checkAPI: false }), stop, log);
   let code = 0;
   try {
     if (span !== null) {

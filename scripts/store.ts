@@ -148,7 +148,7 @@ async function findEpochs(
   stop: AbortSignal,
 ): Promise<Numbering> {
   const { config, log, manager, hot } = store;
-  const definitions = streamDefinitions(config.streamMaxBytes);
+  const definitions = streamDefinitions(config);
   for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
     try {
       await ensureStreams(manager, definitions, log);
@@ -330,7 +330,8 @@ async function main(): Promise<number> {
   const hot = createClickHouse({ url: config.clickhouseUrl, ...account }, 'marketprism-store');
   const cold = createClickHouse({ url: config.coldClickhouseUrl, ...account }, 'marketprism-store');
   const nats = await connectNats(config.natsUrl, 'store', log);
-  const manager = await nats.jetstreamManager();
+  // Asks nothing: a cluster that has just no leader must not end the store.
+  const manager = await nats.jetstreamManager({ checkAPI: false });
   const watch = new ConnectionWatch(nats);
   const registry = createRegistry({ dataDir: config.dataDir });
   const base = {

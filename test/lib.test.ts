@@ -73,6 +73,19 @@ describe('the configuration', () => {
     assert.equal(loadConfig({ CLICKHOUSE_URL: 'http://c:1' }).coldClickhouseUrl, 'http://c:1');
   });
 
+  test('streams are kept by 1, 3 or 5 servers; by how many, is left open where nothing is said', () => {
+    assert.equal(loadConfig({}).streamReplicas, undefined);
+    assert.equal(loadConfig({ MARKETPRISM_STREAM_REPLICAS: '3' }).streamReplicas, 3);
+    for (const text of ['2', '0', '3.0', 'three'])
+      assert.throws(
+        () => loadConfig({ MARKETPRISM_STREAM_REPLICAS: text }),
+        (error) =>
+          error instanceof UsageError &&
+          error.message ===
+            `MARKETPRISM_STREAM_REPLICAS: takes the number of servers that keep each stream: 1, 3 or 5, not "${text}"`,
+      );
+  });
+
   test('a wrong value is told by its variable; a password never', () => {
     assert.throws(
       () => loadConfig({ MARKETPRISM_MODE: 'test' }),

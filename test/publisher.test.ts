@@ -198,6 +198,28 @@ describe('publishing and pulling over a wire that fails', () => {
     assert.deepEqual(second.stored, [`${subject}:1`]);
   });
 
+  test('"duplicate" without a number means that it waits at a leader without followers: it is not taken for stored', async () => {
+    const { nats } = await wired();
+    const { publisher, stored } = publisherOn(nats, { ackTimeoutMs: 300 });
+    const ids: string[] = [];
+    const leader = direct.subscribe('odd.>', {
+      callback: (_, asked) => {
+        ids.push(asked.headers!.get('Nats-Msg-Id'));
+        asked.respond(
+          JSON.stringify(ids.length === 1 ? { stream: 'ODD', seq: 0, duplicate: true } : { stream: 'ODD', seq: 7 }),
+        );
+      },
+    });
+    await direct.flush();
+    publisher.push(message('odd.a.b.C', 1));
+    await waitFor('the first answer', READY_MS, async () => ids.length === 1);
+    assert.deepEqual(stored, []);
+    await inTime('the second answer', publisher.drained());
+    assert.deepEqual(stored, ['odd.a.b.C:1']);
+    assert.equal(new Set(ids).size, 2, 'or the leader would call it a duplicate again');
+    leader.unsubscribe();
+  });
+
   test('a refused message waits for its stream, is told, and is not lost', async () => {
     const manager = await direct.jetstreamManager();
     const { nats } = await wired();

@@ -129,7 +129,7 @@ test('each type has one stream, and a total scales both streams', () => {
   for (const type of DATA_TYPES) assert.ok(streamOf(type).types.includes(type));
   assert.equal(streamOf('orderbook_update').name, 'ORDERBOOK_SNAP');
   assert.equal(streamOf('gap').name, 'MARKET_DATA');
-  const scaled = streamDefinitions(700 * 2 ** 20);
+  const scaled = streamDefinitions({ streamMaxBytes: 700 * 2 ** 20 });
   assert.deepEqual(
     scaled.map((each) => each.maxBytes),
     [200 * 2 ** 20, 500 * 2 ** 20],

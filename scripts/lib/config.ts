@@ -64,6 +64,8 @@ export interface Config {
   outboxMaxBytes: number | undefined;
   /** Total bytes for both streams; absent: the documented defaults. */
   streamMaxBytes: number | undefined;
+  /** Servers of a cluster that keep each stream; absent: one, and a stream that is there keeps what it has. */
+  streamReplicas: number | undefined;
   endpoints: Partial<Record<Exchange, Endpoint>>;
   healthPort: number;
   /** Where the collectors answer that others ask: one, unless exchanges have processes of their own. */
@@ -213,6 +215,9 @@ const environment = z.object({
   MARKETPRISM_HARVEST_DAYS: z.coerce.number().int().min(1).max(3650).default(3),
   MARKETPRISM_OUTBOX_MAX_BYTES: z.coerce.number().int().min(1_048_576).optional(),
   MARKETPRISM_STREAM_MAX_BYTES: z.coerce.number().int().min(1_048_576).optional(),
+  MARKETPRISM_STREAM_REPLICAS: z
+    .enum(['1', '3', '5'], { error: 'takes the number of servers that keep each stream: 1, 3 or 5' })
+    .optional(),
   MARKETPRISM_ENDPOINTS: z.string().optional(),
   HEALTH_CHECK_PORT: port.default(8087),
   MARKETPRISM_COLLECTOR_PORTS: list
@@ -327,6 +332,8 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     harvestDays: values.MARKETPRISM_HARVEST_DAYS,
     outboxMaxBytes: values.MARKETPRISM_OUTBOX_MAX_BYTES,
     streamMaxBytes: values.MARKETPRISM_STREAM_MAX_BYTES,
+    streamReplicas:
+      values.MARKETPRISM_STREAM_REPLICAS === undefined ? undefined : Number(values.MARKETPRISM_STREAM_REPLICAS),
     endpoints: endpointsPath === undefined ? {} : readEndpoints(endpointsPath),
     healthPort: values.HEALTH_CHECK_PORT,
     collectorPorts: values.MARKETPRISM_COLLECTOR_PORTS ?? [values.HEALTH_CHECK_PORT],

@@ -75,6 +75,8 @@ export const SAFEGUARDS = [
   'fence',
   /** What was received is in a file until the broker has it. */
   'outbox',
+  /** A server of a cluster that is cut off from the others is left for another one. */
+  'switch',
 ] as const;
 export type Safeguard = (typeof SAFEGUARDS)[number];
 

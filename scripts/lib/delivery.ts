@@ -98,7 +98,7 @@ export class Delivery {
     const broker = shownUrl(config.natsUrl);
     const directory = join(config.dataDir, 'outbox', config.collectorId);
     mkdirSync(directory, { recursive: true });
-    const definitions = streamDefinitions(config.streamMaxBytes);
+    const definitions = streamDefinitions(config);
     const budget = new Budget(directory, config.outboxMaxBytes, () =>
       [...lanes.values()].reduce((sum, { outbox }) => sum + outbox.state.bytes, 0),
     );

@@ -2,6 +2,7 @@
 import { AckPolicy, type ConsumerInfo, DeliverPolicy, type JetStreamManager, nanos } from 'nats';
 import { isGuarded } from './crash_points.ts';
 import { apiErrorCode, messageAt } from './jetstream.ts';
+import { confirmed } from './quorum.ts';
 import type { DataType } from './rows.ts';
 import { durableName, type StreamDefinition, streamDefinitions } from './streams.ts';
 
@@ -75,17 +76,19 @@ export async function consumerInfo(
   }
 }
 
-/** Whether a stream has the message, or has let it go because of its age. */
+/** Whether a stream has the message, or has let it go because of its age. @throws Error while that is not known */
 export async function holdsCheckpoint(
   manager: JetStreamManager,
   stream: string,
   { seq, storedAt }: Checkpoint,
 ): Promise<boolean> {
-  const { state } = await manager.streams.info(stream);
-  if (seq > state.last_seq) return false;
-  if (seq < state.first_seq) return true;
-  const message = await messageAt(manager, stream, { seq });
-  return message !== null && nanosOf(message.timestamp) === storedAt;
+  const gone = await confirmed(manager, stream, async ({ state }) => {
+    if (seq > state.last_seq) return 'it has not come so far';
+    if (seq < state.first_seq) return null;
+    const message = await messageAt(manager, stream, { seq });
+    return message !== null && nanosOf(message.timestamp) === storedAt ? null : 'another message is there, or none';
+  });
+  return gone === null;
 }
 
 /** `2026-11-23T18:40:50.165162123Z` as ns since the epoch. @throws when it is no such time */

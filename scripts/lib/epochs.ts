@@ -3,11 +3,12 @@
  * same sequences again (measured), so (js_epoch, js_seq) is what names a message, and the epoch rises when numbering began anew.
  */
 import type { ClickHouseClient } from '@clickhouse/client';
-import type { JetStreamManager } from 'nats';
+import type { JetStreamManager, StreamInfo } from 'nats';
 import { keyTexts } from './arrivals.ts';
 import { EXACT_OUTPUT, insertLines, selectText } from './clickhouse.ts';
-import { storedMessage, streamInfo } from './jetstream.ts';
+import { storedMessage } from './jetstream.ts';
 import type { Logger } from './log.ts';
+import { confirmed } from './quorum.ts';
 import { type DataType, TABLES } from './rows.ts';
 import type { StreamDefinition } from './streams.ts';
 import { parseSubject } from './streams.ts';
@@ -37,16 +38,16 @@ export async function currentEpoch(
   isIntact: boolean,
   log: Logger,
 ): Promise<number> {
-  const info = await streamInfo(manager, definition.name);
-  if (info === null) throw new Error(`stream ${definition.name} is not there`);
-  const created = String(info.created);
+  const createdNow = async () => String((await manager.streams.info(definition.name)).created);
   const known = await knownEpoch(client, database, definition.name);
-  if (known === null) return openEpoch(client, database, definition.name, 1, created, 'first');
+  if (known === null) return openEpoch(client, database, definition.name, 1, await createdNow(), 'first');
   const highest = await highestSequence(client, database, definition, known.epoch);
   const reason =
-    (await breach(client, database, manager, definition, known, created, highest, info.state)) ??
-    (isIntact ? null : 'an acknowledged message is not there any more');
+    (await confirmed(manager, definition.name, (info) =>
+      breach(client, database, manager, definition, known, highest, info),
+    )) ?? (isIntact ? null : 'an acknowledged message is not there any more');
   if (reason === null) return known.epoch;
+  const created = await createdNow();
   log.warn({ event: 'epoch_raised', stream: definition.name, from: known.epoch, reason });
   await record(client, database, {
     stream: definition.name,
@@ -107,11 +108,10 @@ async function breach(
   manager: JetStreamManager,
   definition: StreamDefinition,
   known: Known,
-  created: string,
   highest: Highest | null,
-  state: { first_seq: number; last_seq: number },
+  { created, state }: StreamInfo,
 ): Promise<string | null> {
-  if (known.created !== created) return `created ${created}, not ${known.created}`;
+  if (known.created !== String(created)) return `created ${created}, not ${known.created}`;
   if (highest === null) return null;
   if (highest.seq > state.last_seq) return `hot has sequence ${highest.seq}, the stream ends at ${state.last_seq}`;
   if (highest.seq < state.first_seq) return null;

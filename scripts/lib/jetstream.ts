@@ -12,19 +12,25 @@ import {
   type StoredMsg,
   type StreamInfo,
 } from 'nats';
+import { OperatorError } from './cli.ts';
 import { shownUrl } from './config.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
+import { leaveSilentServers } from './quorum.ts';
 import { steadyNow } from './steady.ts';
 import type { StreamDefinition } from './streams.ts';
 
 /** JetStream's API error codes that this file tells apart. */
 const STREAM_NOT_FOUND = 10059;
+/** A server without a cluster, or a cluster with too few servers, is asked for more replicas than it has. */
+const TOO_MANY_REPLICAS = [10074, 10005];
 
 /** A broker that is away is told once in this time while a service waits for it. */
 const WAITING_LOG_MS = 10_000;
 
 const CONNECT_WITHIN_MS = 5000;
+/** Where there is another server: one that is cut off does not refuse. */
+const CONNECT_ONE_OF_MANY_WITHIN_MS = 2000;
 /** Between attempts to reach a broker that was lost. */
 const RECONNECT_WAIT_MS = 500;
 const TIMER_SLACK_MS = 10;
@@ -38,10 +44,12 @@ export async function connectNats(url: string, name: string, log: Logger): Promi
     () => log.warn({ event: 'broker_away', url: shownUrl(url) }, 'waiting for the broker'),
     WAITING_LOG_MS,
   );
+  const servers = url.split(',');
   try {
     const connection = await connect({
-      servers: url.split(','),
+      servers,
       name,
+      timeout: servers.length > 1 ? CONNECT_ONE_OF_MANY_WITHIN_MS : CONNECT_WITHIN_MS,
       maxReconnectAttempts: -1,
       waitOnFirstConnect: true,
       reconnectDelayHandler: reconnectDelays(),
@@ -51,6 +59,7 @@ export async function connectNats(url: string, name: string, log: Logger): Promi
     });
     warnOldVersion(connection, log);
     void followStatus(connection, log);
+    void leaveSilentServers(connection, servers.length, log);
     return connection;
   } finally {
     clearInterval(timer);
@@ -148,7 +157,11 @@ export async function ensureStreams(
     const wanted = wantedStream(definition);
     const info = await streamInfo(manager, definition.name);
     if (info === null) {
-      await manager.streams.add({ name: definition.name, ...wanted });
+      try {
+        await manager.streams.add({ name: definition.name, ...wanted });
+      } catch (error) {
+        throw tooManyReplicas(definition, error) ?? error;
+      }
       log.info({ event: 'stream_created', stream: definition.name, max_bytes: definition.maxBytes });
       continue;
     }
@@ -160,9 +173,18 @@ export async function ensureStreams(
       await manager.streams.update(definition.name, { ...info.config, ...wanted });
       log.warn({ event: 'stream_updated', stream: definition.name, differing });
     } catch (error) {
-      log.error({ event: 'stream_differs', stream: definition.name, differing, err: error });
+      const reason = (tooManyReplicas(definition, error) ?? (error as Error)).message;
+      log.error({ event: 'stream_differs', stream: definition.name, differing, reason });
     }
   }
+}
+
+/** What to tell of a broker that has fewer servers than a stream is to have replicas; null: the error is another one. */
+function tooManyReplicas({ name, replicas }: StreamDefinition, error: unknown): OperatorError | null {
+  if (!TOO_MANY_REPLICAS.includes(apiErrorCode(error) ?? 0)) return null;
+  return new OperatorError(
+    `MARKETPRISM_STREAM_REPLICAS: the broker cannot keep ${name} on ${replicas} servers (${(error as Error).message}): start as many, or set fewer`,
+  );
 }
 
 /** What the broker is to be told of a stream. */
@@ -175,6 +197,7 @@ export function wantedStream(definition: StreamDefinition) {
     max_bytes: definition.maxBytes,
     max_age: nanos(definition.maxAgeMs),
     duplicate_window: nanos(definition.duplicateWindowMs),
+    ...(definition.replicas === undefined ? {} : { num_replicas: definition.replicas }),
   };
 }
 

@@ -177,6 +177,11 @@ export class Publisher {
       this.refuse(ack.error.description ?? 'error without text', entry.message.subject);
       return;
     }
+    // It waits at the leader for its followers, which it may never reach: the next try must not be taken for a copy of this one.
+    if (ack.duplicate && !ack.seq) {
+      entry.suffix = `:${this.options.boot}:${entry.attempts}`;
+      return;
+    }
     if (ack.duplicate && entry.attempts === 1) {
       this.stats.duplicate += 1;
       entry.suffix = `:${this.options.boot}`;

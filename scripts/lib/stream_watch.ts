@@ -7,6 +7,7 @@ import { ackFloor } from './durables.ts';
 import { messageId } from './jetstream.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
+import { confirmed } from './quorum.ts';
 import { durableName, type StreamDefinition, type StreamName } from './streams.ts';
 
 const WATCH_MS = 5000;
@@ -142,7 +143,7 @@ export class StreamWatch {
     const watched = this.streams.get(name)!;
     const info = await manager.streams.info(name);
     for (let mark = watched.marks[0]; mark; mark = watched.marks[0]) {
-      if (!(await hasMessage(manager, info, mark))) {
+      if (!(await hasMessage(manager, name, mark))) {
         log.error({ event: 'broker_lost_tail', stream: name, seq: mark.seq, last_seq: info.state.last_seq });
         watched.marks.length = 0;
         onTailLost(name);
@@ -219,7 +220,10 @@ export function unreadShare({ state }: StreamInfo, floor: number, { maxBytes }: 
 }
 
 /** Whether a message is still there; one that is older than everything in the stream was let go by its limits. */
-async function hasMessage(manager: JetStreamManager, info: StreamInfo, { seq, id }: StoredMark): Promise<boolean> {
-  if (seq < info.state.first_seq && info.state.last_seq >= seq) return true;
-  return (await messageId(manager, info.config.name, seq)) === id;
+async function hasMessage(manager: JetStreamManager, stream: StreamName, { seq, id }: StoredMark): Promise<boolean> {
+  const gone = await confirmed(manager, stream, async ({ state }) => {
+    if (seq < state.first_seq && state.last_seq >= seq) return null;
+    return (await messageId(manager, stream, seq)) === id ? null : 'another message is there, or none';
+  });
+  return gone === null;
 }

@@ -11,6 +11,15 @@ export interface StreamDefinition {
   duplicateWindowMs: number;
   /** Messages that may be delivered and unacknowledged, per durable. */
   maxAckPending: number;
+  /** Servers that keep it; absent: one where it is made, and as many as it has where it is there. */
+  replicas?: number;
+}
+
+/** What the operator may set of the streams. */
+export interface StreamSettings {
+  /** Of all streams together; absent: the defaults. */
+  streamMaxBytes?: number | undefined;
+  streamReplicas?: number | undefined;
 }
 
 const GIB = 2 ** 30;
@@ -37,11 +46,12 @@ const DEFINITIONS: StreamDefinition[] = [
   },
 ];
 
-/** The streams, their sizes scaled so that together they take `totalBytes` (absent: the defaults). */
-export function streamDefinitions(totalBytes?: number): StreamDefinition[] {
-  if (totalBytes === undefined) return DEFINITIONS;
+/** The streams as configured, their sizes scaled so that together they take `streamMaxBytes`. */
+export function streamDefinitions({ streamMaxBytes, streamReplicas }: StreamSettings = {}): StreamDefinition[] {
   const sum = DEFINITIONS.reduce((total, each) => total + each.maxBytes, 0);
-  return DEFINITIONS.map((each) => ({ ...each, maxBytes: Math.floor((each.maxBytes * totalBytes) / sum) }));
+  const bytes = streamMaxBytes ?? sum;
+  const replicas = streamReplicas === undefined ? {} : { replicas: streamReplicas };
+  return DEFINITIONS.map((each) => ({ ...each, maxBytes: Math.floor((each.maxBytes * bytes) / sum), ...replicas }));
 }
 
 export function streamOf(type: DataType): StreamDefinition {

@@ -121,7 +121,8 @@ export class System {
   /** Starts everything in order; each part waits for what it stands on. */
   async start(): Promise<void> {
     const { plan } = this;
-    const definitions = streamDefinitions(plan.config.streamMaxBytes ?? streamBudget(plan.config.dataDir));
+    const streamMaxBytes = plan.config.streamMaxBytes ?? streamBudget(plan.config.dataDir);
+    const definitions = streamDefinitions({ ...plan.config, streamMaxBytes });
     const streamBytes = definitions.reduce((sum, each) => sum + each.maxBytes, 0);
     plan.env.MARKETPRISM_STREAM_MAX_BYTES ??= String(streamBytes);
     await this.startBackends(streamBytes);

@@ -166,7 +166,7 @@ export const streams: Check = {
       const manager = await nats.jetstreamManager();
       const findings: Finding[] = [];
       let [pending, redelivered] = [0, 0];
-      for (const definition of streamDefinitions(config.streamMaxBytes)) {
+      for (const definition of streamDefinitions(config)) {
         const { name } = definition;
         const info = await streamInfo(manager, name);
         const finding = { subject: name, evidence: `nats stream info ${name}` };

@@ -109,7 +109,7 @@ export class HarvestService {
       const nats = await connectWithStreams(
         config.natsUrl,
         `harvester ${exchange}`,
-        streamDefinitions(config.streamMaxBytes),
+        streamDefinitions(config),
         log,
       );
       const open = (kind: SourceKind) =>

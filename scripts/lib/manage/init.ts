@@ -66,6 +66,6 @@ async function initialise(config: Config): Promise<void> {
   await ensureSignals(hot, config.signalsDatabase, log);
   await hot.close();
   const nats = await connectNats(config.natsUrl, 'manage', log);
-  await ensureStreams(await nats.jetstreamManager(), streamDefinitions(config.streamMaxBytes), log);
+  await ensureStreams(await nats.jetstreamManager(), streamDefinitions(config), log);
   await nats.close();
 }

@@ -26,7 +26,7 @@ export const brokerConfigCommand: Command = {
       throw new OperatorError(`the broker at ${hostname} is none of this machine's: it is not started here`);
     const directory = resolve(config.dataDir, 'nats');
     mkdirSync(directory, { recursive: true });
-    const definitions = streamDefinitions(config.streamMaxBytes ?? streamBudget(config.dataDir));
+    const definitions = streamDefinitions({ streamMaxBytes: config.streamMaxBytes ?? streamBudget(config.dataDir) });
     const streamBytes = definitions.reduce((sum, each) => sum + each.maxBytes, 0);
     writeFileSync(file, brokerConfig(directory, Number(port || 4222), streamBytes));
     return 0;

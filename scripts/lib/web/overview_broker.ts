@@ -69,7 +69,7 @@ export class BrokerLook {
     const connection = this.connection ?? (await this.connecting!);
     const manager = await connection.jetstreamManager();
     const all = await Promise.all(
-      streamDefinitions(config.streamMaxBytes).map(async ({ name, types }) => {
+      streamDefinitions(config).map(async ({ name, types }) => {
         const info = await streamInfo(manager, name);
         if (info === null) return name;
         const durables = await Promise.all(types.map((type) => consumerInfo(manager, name, durableName(type))));
