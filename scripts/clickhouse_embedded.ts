@@ -27,6 +27,7 @@ Runs the ClickHouse engine (npm chdb) on one data directory and serves the Click
   --host ADDRESS    address to listen on (default 127.0.0.1; there are no passwords)
   --sessions N      queries that run side by side, 3 to 64 (default 6)
   --memory SIZE     memory limit of the engine, such as 1GiB or 512MiB (default 1GiB)
+  --cluster NAME    be the only server of a cluster of that name: Distributed tables, cluster() and clusterAllReplicas() work
   --help            this text
 
   GET /ping, /health, /metrics
@@ -45,6 +46,9 @@ const DEFAULT_MEMORY_BYTES = 1024 ** 3;
 /** Below this the engine cannot merge. */
 const MIN_MEMORY_BYTES = 256 * 1024 ** 2;
 
+/** As in MARKETPRISM_CLICKHOUSE_CLUSTER. */
+const CLUSTER_NAME = /^[A-Za-z_][\w-]*$/;
+
 /** A killed holder of the data directory is gone within this time. */
 const LOCK_WAIT_MS = 1000;
 
@@ -61,6 +65,7 @@ export interface EmbeddedOptions {
   host: string;
   sessions: number;
   memoryBytes: number;
+  cluster: string | null;
   log: Logger;
   /** Ends the wait for room on a full disk. */
   stop: AbortSignal;
@@ -205,6 +210,7 @@ async function main(): Promise<number> {
     host: { type: 'string', default: '127.0.0.1' },
     sessions: { type: 'string', default: String(DEFAULT_SESSIONS) },
     memory: { type: 'string', default: String(DEFAULT_MEMORY_BYTES) },
+    cluster: { type: 'string' },
   });
   const options: Omit<EmbeddedOptions, 'stop'> = {
     dataDir: given['data-dir'] ?? join(loadConfig().dataDir, 'clickhouse'),
@@ -212,9 +218,12 @@ async function main(): Promise<number> {
     host: given.host,
     sessions: wholeNumber('--sessions', given.sessions, 3, 64),
     memoryBytes: byteSize('--memory', given.memory),
+    cluster: given.cluster ?? null,
     log: createLogger('clickhouse_embedded'),
   };
   if (options.memoryBytes < MIN_MEMORY_BYTES) throw new UsageError('--memory takes 256MiB or more');
+  if (!CLUSTER_NAME.test(given.cluster ?? 'none'))
+    throw new UsageError(`--cluster takes letters, digits, _ and -, not "${given.cluster}"`);
   if (process.env[CHILD_MARK] || process.env.UV_THREADPOOL_SIZE) return serve(options);
   return serveInChild(options.sessions);
 }

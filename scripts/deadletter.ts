@@ -33,7 +33,7 @@ import { existsSync, realpathSync, statSync } from 'node:fs';
 import { basename, join, relative, sep } from 'node:path';
 import type { NatsConnection } from 'nats';
 import { duration, flags, OperatorError, runAsScript, UsageError, wholeNumber } from './lib/cli.ts';
-import { createClickHouse } from './lib/clickhouse.ts';
+import { createClickHouse, hotServer } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import {
   badFiles,
@@ -411,8 +411,7 @@ async function replayOfHarvest(
   { harvestKinds, sinceMs, healing, dryRun }: Asked,
   told: Told,
 ): Promise<HarvestReplay> {
-  const { clickhouseUrl: url, clickhouseUser: username, clickhousePassword: password } = config;
-  const client = createClickHouse({ url, username, password }, 'marketprism-deadletter');
+  const client = createClickHouse(hotServer(config), 'marketprism-deadletter');
   const stop = new AbortController();
   const onSignal = () => stop.abort(new OperatorError('stopped: run replay again, it goes on there'));
   for (const signal of SIGNALS) process.on(signal, onSignal);

@@ -30,7 +30,7 @@ MARKETPRISM_WATERMARK_<KIND>=high,emergency, MARKETPRISM_HARVEST_CHECKPOINT (60s
 
 import { z } from 'zod';
 import { flags, runAsScript, UsageError } from './lib/cli.ts';
-import { createClickHouse } from './lib/clickhouse.ts';
+import { createClickHouse, hotServer } from './lib/clickhouse.ts';
 import { loadConfig } from './lib/config.ts';
 import { transformStdin } from './lib/desk/stdin.ts';
 import { HarvestCore } from './lib/harvest/core.ts';
@@ -104,8 +104,7 @@ async function runTask(task: Task, exchange: Exchange, asked: SliceFlags): Promi
   const place = { root: rootOf(config.dataDir, exchange), flags: asked, now: Date.now() };
   if (task === 'validate') return runValidate(place);
   if (task === 'manifest') return runManifest(place);
-  const { clickhouseUrl: url, clickhouseUser: username, clickhousePassword: password } = config;
-  const client = createClickHouse({ url, username, password }, 'marketprism-harvest-export');
+  const client = createClickHouse(hotServer(config), 'marketprism-harvest-export');
   try {
     return await runExport({ ...place, client, database: config.signalsDatabase });
   } finally {

@@ -39,7 +39,7 @@ import type { Context } from './lib/checks/check.ts';
 import { CHECKS } from './lib/checks/index.ts';
 import { readLimits } from './lib/checks/limits.ts';
 import { duration, flags, moment, OperatorError, runAsScript, UsageError, wholeNumber } from './lib/cli.ts';
-import { createClickHouse, selectText } from './lib/clickhouse.ts';
+import { coldServer, createClickHouse, hotServer, type Server, selectText } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { type Contents, contentsByStream, NOTHING } from './lib/contents.ts';
 import { connectOnce } from './lib/jetstream.ts';
@@ -151,10 +151,9 @@ class Surgery {
     readonly config: Config,
     readonly say: (text: string) => void,
   ) {
-    const account = { username: config.clickhouseUser, password: config.clickhousePassword };
-    const connect = (url: string) => createClickHouse({ url, ...account }, 'marketprism-repair', REQUEST_TIMEOUT_MS);
-    this.hot = { tier: 'hot', client: connect(config.clickhouseUrl), database: config.hotDatabase };
-    this.cold = { tier: 'cold', client: connect(config.coldClickhouseUrl), database: config.coldDatabase };
+    const connect = (server: Server) => createClickHouse(server, 'marketprism-repair', REQUEST_TIMEOUT_MS);
+    this.hot = { tier: 'hot', client: connect(hotServer(config)), database: config.hotDatabase };
+    this.cold = { tier: 'cold', client: connect(coldServer(config)), database: config.coldDatabase };
   }
 
   patient({ scope, trust, fillMs }: Asked): Patient {

@@ -23,7 +23,7 @@ import type { ClickHouseClient } from '@clickhouse/client';
 import { Cron } from 'croner';
 import type { JetStreamManager, NatsConnection } from 'nats';
 import { flags, moment, OperatorError, runAsScript, UsageError } from './lib/cli.ts';
-import { createClickHouse, fence } from './lib/clickhouse.ts';
+import { coldServer, createClickHouse, fence, hotServer, type Server } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { ackFloor } from './lib/durables.ts';
 import { ConnectionWatch, connectNats } from './lib/jetstream.ts';
@@ -86,17 +86,16 @@ class Replicator {
     private readonly log: Logger,
   ) {
     this.options = {
-      hot: { client: this.connect(config.clickhouseUrl), database: config.hotDatabase },
-      cold: { client: this.connect(config.coldClickhouseUrl), database: config.coldDatabase },
+      hot: { client: this.connect(hotServer(config)), database: config.hotDatabase },
+      cold: { client: this.connect(coldServer(config)), database: config.coldDatabase },
       isOneServer: config.clickhouseUrl === config.coldClickhouseUrl,
       log,
     };
     this.tables = replications(this.options);
   }
 
-  private connect(url: string): ClickHouseClient {
-    const { clickhouseUser: username, clickhousePassword: password } = this.config;
-    const client = createClickHouse({ url, username, password }, 'marketprism-replicate', REQUEST_TIMEOUT_MS);
+  private connect(server: Server): ClickHouseClient {
+    const client = createClickHouse(server, 'marketprism-replicate', REQUEST_TIMEOUT_MS);
     this.clients.push(client);
     return client;
   }
@@ -181,15 +180,16 @@ class Replicator {
   private async reconnect(): Promise<void> {
     const old = this.clients;
     this.clients = [];
-    this.options.hot.client = this.connect(this.config.clickhouseUrl);
-    this.options.cold.client = this.connect(this.config.coldClickhouseUrl);
+    this.options.hot.client = this.connect(hotServer(this.config));
+    this.options.cold.client = this.connect(coldServer(this.config));
     await Promise.all(old.map((client) => client.close()));
     await this.fenced().catch((error: unknown) => this.log.warn({ event: 'fence_failed', err: error }));
   }
 
   private async fenced(): Promise<void> {
-    await fence(this.options.hot.client, QUERY_PREFIX, this.stop);
-    if (!this.options.isOneServer) await fence(this.options.cold.client, QUERY_PREFIX, this.stop);
+    const { hot, cold, isOneServer } = this.options;
+    await fence(cold.client, QUERY_PREFIX, cold.database, this.stop);
+    if (!isOneServer) await fence(hot.client, QUERY_PREFIX, null, this.stop);
   }
 
   private async settled(table: TableReplication): Promise<Place[]> {

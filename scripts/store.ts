@@ -25,7 +25,7 @@ import { EXCHANGE_MODULES } from './exchanges/index.ts';
 import { Batcher } from './lib/batcher.ts';
 import { Checkpoints } from './lib/checkpoints.ts';
 import { flags, OperatorError, runAsScript } from './lib/cli.ts';
-import { createClickHouse, fence, selectText } from './lib/clickhouse.ts';
+import { coldServer, createClickHouse, fence, hotServer, selectText } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { isGuarded, tellLeftOut } from './lib/crash_points.ts';
 import { replayHealing } from './lib/deadletter.ts';
@@ -152,7 +152,7 @@ async function findEpochs(
   for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
     try {
       await ensureStreams(manager, definitions, log);
-      if (isGuarded('fence')) await fence(hot, 'store:', stop);
+      if (isGuarded('fence')) await fence(hot, 'store:', config.hotDatabase, stop);
       const epochs = new Map<string, number>();
       const lost = new Set<DataType>();
       for (const definition of definitions) {
@@ -326,9 +326,8 @@ async function main(): Promise<number> {
   // Up before broker and database are: it waits for them as long as it takes, and /health says so.
   const parts: VitalPart[] = [];
   tellReady(log, parts);
-  const account = { username: config.clickhouseUser, password: config.clickhousePassword };
-  const hot = createClickHouse({ url: config.clickhouseUrl, ...account }, 'marketprism-store');
-  const cold = createClickHouse({ url: config.coldClickhouseUrl, ...account }, 'marketprism-store');
+  const hot = createClickHouse(hotServer(config), 'marketprism-store');
+  const cold = createClickHouse(coldServer(config), 'marketprism-store');
   const nats = await connectNats(config.natsUrl, 'store', log);
   // Asks nothing: a cluster that has just no leader must not end the store.
   const manager = await nats.jetstreamManager({ checkAPI: false });

@@ -18,7 +18,7 @@ HEALTH_GRACE_SECONDS (120), LOG_LEVEL.
 `;
 
 import { flags, runAsScript } from './lib/cli.ts';
-import { createClickHouse } from './lib/clickhouse.ts';
+import { createClickHouse, hotServer } from './lib/clickhouse.ts';
 import { loadConfig } from './lib/config.ts';
 import { createLogger } from './lib/log.ts';
 import { createRegistry, healthDocument, untilStopped } from './lib/service.ts';
@@ -59,8 +59,7 @@ async function main(): Promise<number> {
   const { once } = flags(USAGE, { once: { type: 'boolean', default: false } });
   const config = loadConfig();
   const log = createLogger('web');
-  const { clickhouseUrl: url, clickhouseUser: username, clickhousePassword: password } = config;
-  const client = createClickHouse({ url, username, password }, 'marketprism-web');
+  const client = createClickHouse(hotServer(config), 'marketprism-web');
   const stop = new AbortController();
   const context: WebContext = { config, log, clock: Date.now, client, stop: stop.signal };
   const checks = () => serviceChecks(context);

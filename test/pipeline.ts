@@ -114,8 +114,9 @@ export class Pipeline {
     return waitFor('nats-server', READY_MS, () => natsAnswers(this.ports.nats));
   }
 
-  async startDatabase(): Promise<void> {
-    const args = ['--data-dir', join(this.dir, 'clickhouse'), '--port', String(this.ports.clickhouse)];
+  /** @param more flags of it */
+  async startDatabase(more: string[] = []): Promise<void> {
+    const args = ['--data-dir', join(this.dir, 'clickhouse'), '--port', String(this.ports.clickhouse), ...more];
     this.launch(
       'clickhouse_embedded',
       scriptPlan('clickhouse_embedded', args, { ...this.env, ...engineEnvironment(DEFAULT_SESSIONS) }, this.logDir),
@@ -243,7 +244,7 @@ export class Pipeline {
   }
 
   async nats(): Promise<NatsConnection> {
-    return connect({ servers: this.env.MARKETPRISM_NATS_URL! });
+    return connect({ servers: this.env.MARKETPRISM_NATS_URL!.split(',') });
   }
 
   async health(name: 'store' | 'replicate' | CollectorName): Promise<HealthDocument | null> {

@@ -110,11 +110,12 @@ test('a value cannot leave its quotes', () => {
   }
 });
 
-test('reads of system.processes are found in FROM and JOIN only', () => {
-  const found = (sql: string) => processesReads([...tokens(sql)]).map(({ alias }) => alias);
-  assert.deepEqual(found('SELECT * FROM system.processes WHERE 1'), [false]);
-  assert.deepEqual(found('SELECT * FROM `system`."processes" AS p JOIN system.processes q ON 1'), [true, true]);
+test('reads of system.processes are found in FROM and JOIN, and as what servers of a cluster are asked for', () => {
+  const found = (sql: string) => processesReads([...tokens(sql)]).map((read) => read.as);
+  assert.deepEqual(found('SELECT * FROM system.processes WHERE 1'), ['table']);
+  assert.deepEqual(found('SELECT * FROM `system`."processes" AS p JOIN system.processes q ON 1'), ['alias', 'alias']);
   assert.deepEqual(found("SELECT 'FROM system.processes' FROM system.one"), []);
+  assert.deepEqual(found("SELECT count() FROM clusterAllReplicas('c', system.processes) WHERE 1"), ['argument']);
 });
 
 test('KILL QUERY is read with its mode and format', () => {

@@ -2,6 +2,8 @@
 import { Readable } from 'node:stream';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type ClickHouseClient, ClickHouseError, type ClickHouseSettings, createClient } from '@clickhouse/client';
+import { belongsTo, CLUSTER_SETTINGS, clusterOf, ofEveryServer, storedName } from './cluster.ts';
+import type { Config } from './config.ts';
 import { crashPoint } from './crash_points.ts';
 import { pause } from './pause.ts';
 import { signOfLife } from './vital_signs.ts';
@@ -36,6 +38,24 @@ export interface Server {
   url: string;
   username: string;
   password: string;
+  /** That it belongs to; absent: it is a server of its own. */
+  cluster?: string | null;
+}
+
+type Places = Pick<
+  Config,
+  'clickhouseUrl' | 'coldClickhouseUrl' | 'clickhouseUser' | 'clickhousePassword' | 'clickhouseCluster'
+>;
+
+/** Where hot, the signals and the views are. */
+export function hotServer(config: Places): Server {
+  const { clickhouseUrl: url, clickhouseUser: username, clickhousePassword: password } = config;
+  return { url, username, password, cluster: config.clickhouseCluster };
+}
+
+/** Where cold is; the hot server, unless another one is named. */
+export function coldServer(config: Places): Server {
+  return { ...hotServer(config), url: config.coldClickhouseUrl };
 }
 
 /** @param requestTimeoutMs longer than the `max_execution_time` of every query */
@@ -44,7 +64,8 @@ export function createClickHouse(
   application: string,
   requestTimeoutMs = REQUEST_TIMEOUT_MS,
 ): ClickHouseClient {
-  return createClient({
+  const cluster = server.cluster ?? null;
+  const client = createClient({
     url: server.url,
     username: server.username,
     password: server.password,
@@ -52,29 +73,44 @@ export function createClickHouse(
     request_timeout: requestTimeoutMs,
     max_open_connections: MOST_CONNECTIONS,
     compression: { request: false, response: false },
-    clickhouse_settings: EXACT_OUTPUT,
+    clickhouse_settings: cluster === null ? EXACT_OUTPUT : { ...EXACT_OUTPUT, ...CLUSTER_SETTINGS },
     // What happened is told by who called, in one place; the client's own logging would tell it twice.
     log: { level: 127 },
   });
+  if (cluster !== null) belongsTo(client, cluster);
+  return client;
 }
 
-/** Inserts rows that are JSON lines already. Resolves when the server has confirmed. */
+/**
+ * Inserts rows that are JSON lines already. Resolves when the server has confirmed.
+ * @throws ClickHouseError; for `isPoison` one only where nothing was stored
+ */
 export async function insertLines(
   client: ClickHouseClient,
   table: string,
   lines: Buffer,
   queryId: string,
 ): Promise<void> {
-  const { stream } = await client.exec({
-    query: `INSERT INTO ${table} FORMAT JSONEachRow`,
-    query_id: queryId,
-    clickhouse_settings: INSERT_SETTINGS,
-    values: Readable.from(inHalves(lines), { objectMode: false }),
-  });
+  const { stream } = await client
+    .exec({
+      query: `INSERT INTO ${table} FORMAT JSONEachRow`,
+      query_id: queryId,
+      clickhouse_settings: INSERT_SETTINGS,
+      values: Readable.from(inHalves(lines), { objectMode: false }),
+    })
+    .catch((error: unknown) => {
+      throw clusterOf(client) === null ? error : asOfShards(error);
+    });
   for await (const _chunk of stream) {
     // The body is empty; reading it to its end frees the connection.
   }
   signOfLife();
+}
+
+/** A constraint is looked at by each shard: where one refuses, another one may have stored its part. Nothing else of rows is a shard's to refuse. */
+function asOfShards(error: unknown): unknown {
+  if (!(error instanceof ClickHouseError) || error.code !== VIOLATED_CONSTRAINT) return error;
+  return new Error(`a shard refused its part of an insert: ${error.message}`, { cause: error });
 }
 
 /** A body in two pieces, of which the first is handed to the system before the second is there. */
@@ -102,6 +138,8 @@ export async function selectText(
     .map((line) => line.split('\t'));
 }
 
+const VIOLATED_CONSTRAINT = '469';
+
 /**
  * Codes that say: a row of this insert cannot be a row of this table. All others (timeouts, memory, connections) say
  * nothing about the rows.
@@ -126,7 +164,7 @@ const POISON_CODES = new Set([
   '395', // FUNCTION_THROW_IF_VALUE_IS_NON_ZERO (a member is absent)
   '407', // DECIMAL_OVERFLOW
   '467', // CANNOT_PARSE_BOOL
-  '469', // VIOLATED_CONSTRAINT
+  VIOLATED_CONSTRAINT,
   '691', // UNKNOWN_ELEMENT_OF_ENUM
 ]);
 
@@ -140,15 +178,38 @@ const FENCE_PAUSE_MS = 1000;
 
 /**
  * Resolves once no query whose id begins with `prefix` runs, seen twice a second apart: an INSERT outlives the client that
- * sent it, and only after it ended does the table say whether it was stored.
- * @throws when the server cannot be asked
+ * sent it, and only after it ended does the table say whether it was stored. In a cluster no part may wait for its quorum, either: see cluster.ts.
+ * @param written the database, or the table with its database, that such queries write to; null: none
+ * @throws when the server, or one of the cluster's, cannot be asked
  */
-export async function fence(client: ClickHouseClient, prefix: string, stop: AbortSignal): Promise<void> {
+export async function fence(
+  client: ClickHouseClient,
+  prefix: string,
+  written: string | null,
+  stop: AbortSignal,
+): Promise<void> {
   let quiet = 0;
   while (quiet < 2) {
-    const query = `SELECT count() FROM system.processes WHERE startsWith(query_id, '${prefix}')`;
-    const [[running] = []] = await selectText(client, query);
-    quiet = running === '0' ? quiet + 1 : 0;
+    const [[running] = []] = await selectText(client, runningQuery(client, prefix));
+    const isQuiet = running === '0' && !(written !== null && (await isQuorumPending(client, written)));
+    quiet = isQuiet ? quiet + 1 : 0;
     if (quiet < 2) await pause(FENCE_PAUSE_MS, stop);
   }
+}
+
+/** SQL: how many queries run whose id, or that of the query that they are a part of, begins with `prefix`. */
+export function runningQuery(client: ClickHouseClient, prefix: string): string {
+  return `SELECT count() FROM ${ofEveryServer(client, 'processes')} WHERE startsWith(initial_query_id, '${prefix}')`;
+}
+
+async function isQuorumPending(client: ClickHouseClient, written: string): Promise<boolean> {
+  if (clusterOf(client) === null) return false;
+  const [database, table] = written.split('.');
+  const ofTable = table === undefined ? '' : ` AND table IN ('${table}', '${storedName(client, table)}')`;
+  const replicas = `SELECT DISTINCT zookeeper_path FROM ${ofEveryServer(client, 'replicas')} WHERE database = '${database}'${ofTable}`;
+  const paths = (await selectText(client, replicas)).map(([path]) => `'${path}/quorum'`);
+  if (paths.length === 0) return false;
+  const pending = `SELECT count() FROM system.zookeeper WHERE path IN (${paths.join(', ')}) AND name = 'status'`;
+  const [[count] = []] = await selectText(client, pending);
+  return count !== '0';
 }

@@ -81,9 +81,9 @@ export function altered(client: ClickHouseClient, table: string): string {
   return cluster === null ? table : `${localName(table)} ON CLUSTER '${cluster}'`;
 }
 
-/** SQL: a look into another table, which in a cluster lies on other shards, too. */
-export function isIn(client: ClickHouseClient): 'IN' | 'GLOBAL IN' {
-  return clusterOf(client) === null ? 'IN' : 'GLOBAL IN';
+/** SQL: before IN and NOT IN of a sub-query, whose rows in a cluster are on other shards, too, or on one server only. */
+export function globally(client: ClickHouseClient): '' | 'GLOBAL ' {
+  return clusterOf(client) === null ? '' : 'GLOBAL ';
 }
 
 /** `ALTER TABLE` of a table of rows; the Distributed one over it has columns, and nothing else, of its own. */

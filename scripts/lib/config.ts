@@ -24,6 +24,8 @@ export interface Config {
   coldClickhouseUrl: string;
   clickhouseUser: string;
   clickhousePassword: string;
+  /** The cluster that the servers belong to; null: each is one of its own. */
+  clickhouseCluster: string | null;
   hotDatabase: string;
   coldDatabase: string;
   signalsDatabase: string;
@@ -182,6 +184,10 @@ const environment = z.object({
   MARKETPRISM_COLD_CLICKHOUSE_URL: url.optional(),
   CLICKHOUSE_USER: z.string().default('default'),
   CLICKHOUSE_PASSWORD: z.string().default(''),
+  MARKETPRISM_CLICKHOUSE_CLUSTER: z
+    .string()
+    .regex(/^[A-Za-z_][\w-]*$/, 'takes the name of a cluster in remote_servers: letters, digits, _ and -')
+    .optional(),
   MARKETPRISM_HOT_DATABASE: identifier.optional(),
   MARKETPRISM_COLD_DATABASE: identifier.optional(),
   MARKETPRISM_SIGNALS_DATABASE: identifier.optional(),
@@ -301,6 +307,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     coldClickhouseUrl: values.MARKETPRISM_COLD_CLICKHOUSE_URL ?? values.CLICKHOUSE_URL,
     clickhouseUser: values.CLICKHOUSE_USER,
     clickhousePassword: values.CLICKHOUSE_PASSWORD,
+    clickhouseCluster: values.MARKETPRISM_CLICKHOUSE_CLUSTER ?? null,
     hotDatabase: values.MARKETPRISM_HOT_DATABASE ?? database('hot'),
     coldDatabase: values.MARKETPRISM_COLD_DATABASE ?? database('cold'),
     signalsDatabase: values.MARKETPRISM_SIGNALS_DATABASE ?? database('signals'),

@@ -39,7 +39,7 @@ export async function lookAndInsert<T>(
   for (let attempt = 1, wait = tries.firstWaitMs; ; attempt += 1, wait *= 2) {
     try {
       stop.throwIfAborted();
-      if (!line.isClear) await fence(line.client, line.prefix, stop);
+      if (!line.isClear) await fence(line.client, line.prefix, line.table, stop);
       line.isClear = true;
       return await work();
     } catch (error) {

@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import type { ClickHouseClient, ClickHouseSettings } from '@clickhouse/client';
 import { selectText } from './clickhouse.ts';
+import { altered, globally, ofEveryShard, storedName } from './cluster.ts';
 import { crashPoint } from './crash_points.ts';
 import type { Logger } from './log.ts';
 import { ABOUT_ARRIVAL, DATA_TYPES, type DataType, STREAM_COLUMNS, TABLES, type Table } from './rows.ts';
@@ -294,7 +295,9 @@ export class TableReplication {
     const { client } = this.options.cold;
     const columns = this.columns.join(', ');
     const lacking =
-      spans === null ? '1' : `${this.key} NOT IN (SELECT ${this.keyList} FROM ${this.coldTable} WHERE ${spans})`;
+      spans === null
+        ? '1'
+        : `${this.key} ${globally(client)}NOT IN (SELECT ${this.keyList} FROM ${this.coldTable} WHERE ${spans})`;
     const where = `${source.where} AND ${lacking}`;
     const rows = spans === null ? null : await this.count(client, { table: source.table, where });
     if (rows === 0) return 0;
@@ -400,7 +403,7 @@ export class TableReplication {
   }
 
   private isIn({ table, where }: Source): string {
-    return `${this.key} IN (SELECT ${this.keyList} FROM ${table} WHERE ${where})`;
+    return `${this.key} ${globally(this.options.cold.client)}IN (SELECT ${this.keyList} FROM ${table} WHERE ${where})`;
   }
 }
 
@@ -433,7 +436,7 @@ export async function dropOldDays(
   now: number,
 ): Promise<string[]> {
   const table = `${hot.database}.${replication.name}`;
-  const parts = `SELECT DISTINCT partition FROM system.parts WHERE active AND database = '${hot.database}' AND table = '${replication.name}' ORDER BY partition`;
+  const parts = `SELECT DISTINCT partition FROM ${ofEveryShard(hot.client, 'parts')} WHERE active AND database = '${hot.database}' AND table = '${storedName(hot.client, replication.name)}' ORDER BY partition`;
   const dropped: string[] = [];
   for (const [day] of await selectText(hot.client, parts, LIMITS)) {
     const end = Date.UTC(Number(day!.slice(0, 4)), Number(day!.slice(4, 6)) - 1, Number(day!.slice(6, 8)) + 1);
@@ -449,7 +452,8 @@ export async function dropOldDays(
       log.error({ event: 'hot_day_kept', table: replication.name, day, not_replicated: left }, 'cold lacks rows of it');
       continue;
     }
-    await hot.client.command({ query: `ALTER TABLE ${table} DROP PARTITION ${day}`, clickhouse_settings: LIMITS });
+    const query = `ALTER TABLE ${altered(hot.client, table)} DROP PARTITION ${day}`;
+    await hot.client.command({ query, clickhouse_settings: LIMITS });
     log.info({ event: 'hot_day_dropped', table: replication.name, day });
     dropped.push(day!);
   }

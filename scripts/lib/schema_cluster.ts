@@ -4,12 +4,14 @@
  */
 import { createHash } from 'node:crypto';
 import { localName } from './cluster.ts';
-import { STREAM_COLUMNS } from './rows.ts';
+import { STREAM_COLUMNS, type Table } from './rows.ts';
 import {
   contentsOf,
   createTable,
   type DatabaseKind,
   type TableDefinition,
+  type Tier,
+  tableOf,
   type ViewDefinition,
   viewsOver,
 } from './schema_sql.ts';
@@ -58,6 +60,11 @@ function databaseStatement(database: string, cluster: string): string {
 
 function viewStatement({ name, select }: ViewDefinition, database: string, cluster: string): string {
   return `CREATE OR REPLACE VIEW ${database}.${name} ON CLUSTER '${cluster}' AS\n${select}`;
+}
+
+/** `CREATE TABLE` of what each shard has of one table of market data. */
+export function localTableSql(table: Table, tier: Tier, database: string, cluster: string): string {
+  return tableStatements(tableOf(table, tier), database, cluster)[0]!;
 }
 
 /** All statements that make a database on every server of a cluster, in order. @param cluster its name, or the macro that has it */

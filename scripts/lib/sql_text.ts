@@ -369,9 +369,16 @@ const AFTER_TABLE = new Set(
   FULL CROSS OUTER ANY ALL ASOF SEMI ANTI GLOBAL PASTE ARRAY ON USING FINAL SAMPLE INTO WITH SELECT`.split(/\s+/),
 );
 
-/** Where the statement reads the table `system.processes`, as offsets; `alias` tells whether it has a name of its own. */
-export function processesReads(all: readonly Token[]): { start: number; end: number; alias: boolean }[] {
-  const found: { start: number; end: number; alias: boolean }[] = [];
+/** One read of a table, as offsets: in FROM with or without a name of its own, or as what a function asks servers for. */
+export interface TableRead {
+  start: number;
+  end: number;
+  as: 'table' | 'alias' | 'argument';
+}
+
+/** Where the statement reads the table `system.processes`. */
+export function processesReads(all: readonly Token[]): TableRead[] {
+  const found: TableRead[] = [];
   for (let i = 1; i + 2 < all.length; i++) {
     const plain = (token: Token) => token.text.replace(/[`"]/g, '').toLowerCase();
     if (plain(all[i]!) !== 'system' || !isSign(all[i + 1], '.') || plain(all[i + 2]!) !== 'processes') continue;
@@ -380,7 +387,8 @@ export function processesReads(all: readonly Token[]): { start: number; end: num
     const alias =
       next !== undefined &&
       (next.kind === 'name' || (next.kind === 'word' && !AFTER_TABLE.has(next.text.toUpperCase())));
-    found.push({ start: all[i]!.start, end: all[i + 2]!.end, alias });
+    const isArgument = isSign(all[i - 1], ',') && isWord(all[i - 4], 'CLUSTER', 'CLUSTERALLREPLICAS');
+    found.push({ start: all[i]!.start, end: all[i + 2]!.end, as: isArgument ? 'argument' : alias ? 'alias' : 'table' });
   }
   return found;
 }

@@ -6,7 +6,7 @@ import { connect, type NatsConnection } from 'nats';
 import { request } from 'undici';
 import { brokerPlan, findNatsServer, natsAnswers } from './broker.ts';
 import { OperatorError } from './cli.ts';
-import { createClickHouse } from './clickhouse.ts';
+import { coldServer, createClickHouse, hotServer } from './clickhouse.ts';
 import { type Config, loadConfig, type Mode, shownUrl } from './config.ts';
 import { unacknowledged } from './durables.ts';
 import { DEFAULT_SESSIONS, engineEnvironment } from './embedded/environment.ts';
@@ -295,9 +295,8 @@ export class System {
     const { plan } = this;
     const seconds = (Date.now() - this.startedAt) / 1000;
     const sent = await this.quiet();
-    const client = createClickHouse(clickhouseServer(plan.config), 'marketprism-up');
-    const { url: _, ...account } = clickhouseServer(plan.config);
-    const coldClient = createClickHouse({ url: plan.config.coldClickhouseUrl, ...account }, 'marketprism-up');
+    const client = createClickHouse(hotServer(plan.config), 'marketprism-up');
+    const coldClient = createClickHouse(coldServer(plan.config), 'marketprism-up');
     const published: Published = { rows: new Map(), byBoot: new Map() };
     const { hotDatabase } = plan.config;
     try {
@@ -587,10 +586,6 @@ export function streamBudget(directory: string): number | undefined {
   const full = streamDefinitions().reduce((sum, each) => sum + each.maxBytes, 0);
   const half = Math.floor((disk.bavail * disk.bsize) / 2);
   return half < full ? half : undefined;
-}
-
-function clickhouseServer(config: Config) {
-  return { url: config.clickhouseUrl, username: config.clickhouseUser, password: config.clickhousePassword };
 }
 
 interface StatusDocument {

@@ -273,7 +273,7 @@ export class TableStore {
     for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
       this.steps += 1;
       try {
-        await fence(client, prefix, stop);
+        await fence(client, prefix, this.table, stop);
         return;
       } catch (error) {
         stop.throwIfAborted();

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { request } from 'undici';
-import { createClickHouse } from '../clickhouse.ts';
+import { createClickHouse, hotServer } from '../clickhouse.ts';
 import { type Config, loadConfig } from '../config.ts';
 import { freePort } from '../free_port.ts';
 import type { ChildPlan } from '../processes.ts';
@@ -266,8 +266,7 @@ export class Stage {
 
   async verdict(): Promise<Verdict> {
     const { config } = this;
-    const { clickhouseUrl: url, clickhouseUser: username, clickhousePassword: password } = config;
-    const client = createClickHouse({ url, username, password }, 'marketprism-chaos', 310_000);
+    const client = createClickHouse(hotServer(config), 'marketprism-chaos', 310_000);
     try {
       return await judge({
         client,

@@ -1,6 +1,7 @@
 /** Whether there is room, and for how long. */
 import { statfsSync } from 'node:fs';
 import { selectText } from '../clickhouse.ts';
+import { ofEveryServer, ofEveryShard, storedName } from '../cluster.ts';
 import { at, ms } from '../gap_rows.ts';
 import { DATA_TYPES, TABLES } from '../rows.ts';
 import type { Check, Context, Finding } from './check.ts';
@@ -68,14 +69,14 @@ export function judgeRoom(path: string, { free, size, freeInodes, inodes, growth
  */
 async function growthOf({ cold, config, now }: Context): Promise<Room['growth']> {
   const database = config.coldDatabase;
-  const parts = `SELECT table, sum(bytes_on_disk), sum(rows) FROM system.parts WHERE active AND database = '${database}' GROUP BY table`;
+  const parts = `SELECT table, sum(bytes_on_disk), sum(rows) FROM ${ofEveryShard(cold, 'parts')} WHERE active AND database = '${database}' GROUP BY table`;
   const sizes = new Map(
     (await selectText(cold, parts, SETTINGS)).map(([name, bytes, rows]) => [name, Number(bytes) / Number(rows)]),
   );
   let [bytes, oldest] = [0, now];
   for (const type of DATA_TYPES) {
     const { name } = TABLES[type];
-    const perRow = sizes.get(name);
+    const perRow = sizes.get(storedName(cold, name));
     if (perRow === undefined) continue;
     const since = at(now - DAY_MS);
     const day = `SELECT count(), ${ms('min(created_at)')} FROM ${database}.${name} WHERE timestamp > ${since} AND created_at > ${since}`;
@@ -86,6 +87,6 @@ async function growthOf({ cold, config, now }: Context): Promise<Room['growth']>
   }
   const known = now - oldest;
   if (known < LEAST_KNOWN_MS) return null;
-  const [[free] = []] = await selectText(cold, 'SELECT min(free_space) FROM system.disks', SETTINGS);
+  const [[free] = []] = await selectText(cold, `SELECT min(free_space) FROM ${ofEveryServer(cold, 'disks')}`, SETTINGS);
   return { perDay: (bytes * DAY_MS) / known, free: Number(free) };
 }

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { z } from 'zod';
 import { selectText } from '../clickhouse.ts';
+import { clusterOf, storedName } from '../cluster.ts';
 import { healthOf } from '../collector_health.ts';
 import { shownUrl } from '../config.ts';
 import { badFiles, letterFiles, readLetter } from '../deadletter.ts';
@@ -11,6 +12,7 @@ import { badHarvestFiles, harvestLetterFiles } from '../harvest/letters.ts';
 import { connectOnce, differingMembers, streamInfo, wantedStream } from '../jetstream.ts';
 import { linesOf } from '../jsonl.ts';
 import { DATA_TYPES, TABLES } from '../rows.ts';
+import { localTableSql } from '../schema_cluster.ts';
 import { type Tier, tableSql } from '../schema_sql.ts';
 import { durableName, streamDefinitions } from '../streams.ts';
 import { type Check, type Finding, PARTS, type Part, type Severity } from './check.ts';
@@ -112,7 +114,8 @@ export const schema: Check = {
       for (const type of DATA_TYPES) {
         const { name } = TABLES[type];
         const finding = { subject: `${database}.${name}`, evidence: `SHOW CREATE TABLE ${database}.${name}` };
-        const [have, want] = [await present(client, database, name), await wanted(client, tier, database, name)];
+        const stored = storedName(client, name);
+        const [have, want] = [await present(client, database, stored), await wanted(client, tier, database, name)];
         if (have === null) {
           findings.push({ ...finding, kind: 'no_table', what: 'is not there', severity: 'critical' });
           continue;
@@ -137,7 +140,12 @@ async function present(client: ClickHouseClient, database: string, table: string
 
 async function wanted(client: ClickHouseClient, tier: Tier, database: string, table: string): Promise<string[]> {
   const type = DATA_TYPES.find((each) => TABLES[each].name === table)!;
-  const statement = tableSql(TABLES[type], tier, database).replace('IF NOT EXISTS ', '').replace(/['\\]/g, '\\$&');
+  const cluster = clusterOf(client);
+  const made =
+    cluster === null
+      ? tableSql(TABLES[type], tier, database)
+      : localTableSql(TABLES[type], tier, database, cluster).replace(/ ON CLUSTER '.*'/, '');
+  const statement = made.replace('IF NOT EXISTS ', '').replace(/['\\]/g, '\\$&');
   const [[text] = []] = await selectText(client, `SELECT formatQuerySingleLine('${statement}')`);
   return partsOf(text!);
 }

@@ -1,5 +1,5 @@
 /** One round of all checks, whoever asks for it: integrity.ts by hand, monitor.ts by the clock. */
-import { createClickHouse } from '../clickhouse.ts';
+import { coldServer, createClickHouse, hotServer } from '../clickhouse.ts';
 import type { Config } from '../config.ts';
 import { EXIT, type Verdict } from '../status.ts';
 import { type Check, type Context, type Outcome, run, verdictOfAll } from './check.ts';
@@ -49,9 +49,8 @@ export interface RoundOptions {
 /** @throws OperatorError when the thresholds cannot be read */
 export async function askAll({ config, now, clock, spanOf, span, onOutcome }: RoundOptions): Promise<Round> {
   const limits = readLimits(config.dataDir);
-  const account = { username: config.clickhouseUser, password: config.clickhousePassword };
-  const hot = createClickHouse({ url: config.clickhouseUrl, ...account }, 'marketprism-integrity');
-  const cold = createClickHouse({ url: config.coldClickhouseUrl, ...account }, 'marketprism-integrity');
+  const hot = createClickHouse(hotServer(config), 'marketprism-integrity');
+  const cold = createClickHouse(coldServer(config), 'marketprism-integrity');
   // What several checks need is asked once for the same time.
   const contexts = new Map<string, Context>();
   const contextOf = ({ from, to }: Span): Context => {

@@ -1,5 +1,5 @@
 /** Rounds of correlations: candles up to now, every coin against BTC, what is kept of it, and who is told. */
-import { createClickHouse } from '../clickhouse.ts';
+import { createClickHouse, hotServer } from '../clickhouse.ts';
 import type { DeskContext, DeskWork } from '../desk/service.ts';
 import { type Lock, takeLock } from '../lock.ts';
 import { Progress } from '../progress.ts';
@@ -74,8 +74,7 @@ export class CorrelationAlerter implements DeskWork {
     const lock = await takeLock(config.dataDir, 'correlation alerts');
     try {
       const book = await AlertBook.open(context);
-      const { clickhouseUrl: url, clickhouseUser: username, clickhousePassword: password } = config;
-      const client = createClickHouse({ url, username, password }, 'marketprism-correlation');
+      const client = createClickHouse(hotServer(config), 'marketprism-correlation');
       const rest = new HyperliquidRest(config, log, options.weightPerMinute);
       const table = new CandleTable(client, config.signalsDatabase, log);
       const results = new ResultTable(client, config.signalsDatabase, log);
@@ -137,8 +136,9 @@ export class CorrelationAlerter implements DeskWork {
   /** What must be there before anything can be kept; tried until it is. */
   private async prepare(stop: AbortSignal): Promise<void> {
     if (this.isReady) return;
-    await ensureSignals(this.client, this.context.config.signalsDatabase, this.context.log);
-    await fenceAll(this.client, stop);
+    const { config, log } = this.context;
+    await ensureSignals(this.client, config.signalsDatabase, log);
+    await fenceAll(this.client, config.signalsDatabase, stop);
     await this.keeper.load();
     this.isReady = true;
   }

@@ -13,8 +13,8 @@ const FIRST_WAIT_MS = 500;
 const PREFIX = 'correlation:';
 
 /** Resolves once no insert of such a table can happen any more. @throws when the database cannot be asked */
-export function fenceAll(client: ClickHouseClient, stop: AbortSignal): Promise<void> {
-  return fence(client, PREFIX, stop);
+export function fenceAll(client: ClickHouseClient, database: string, stop: AbortSignal): Promise<void> {
+  return fence(client, PREFIX, database, stop);
 }
 
 export interface OnceRow {

@@ -5,7 +5,7 @@
  * Deribit's are known up to 75 minutes late, and those of a symbol that is not collected never are.
  */
 import type { ClickHouseClient, ClickHouseSettings } from '@clickhouse/client';
-import { createClickHouse, selectText } from '../clickhouse.ts';
+import { coldServer, createClickHouse, hotServer, type Server, selectText } from '../clickhouse.ts';
 import { beijingText } from './beijing.ts';
 import type { DeskContext } from './service.ts';
 import { type PartTurn, SLOT_MS, type UnifiedPart, UnifiedSeries } from './unified_series.ts';
@@ -150,11 +150,10 @@ export class LiquidationHours implements UnifiedPart {
   ) {}
 
   static async open(context: DeskContext): Promise<LiquidationHours> {
-    const { clickhouseUrl, coldClickhouseUrl, clickhouseUser, clickhousePassword } = context.config;
-    const account = { username: clickhouseUser, password: clickhousePassword };
-    const connect = (url: string) => createClickHouse({ url, ...account }, 'marketprism-unified', REQUEST_TIMEOUT_MS);
+    const { config } = context;
+    const connect = (server: Server) => createClickHouse(server, 'marketprism-unified', REQUEST_TIMEOUT_MS);
     const out = await UnifiedSeries.open(context, NAME, SETTLE_MS);
-    return new LiquidationHours(context, out, connect(clickhouseUrl), connect(coldClickhouseUrl));
+    return new LiquidationHours(context, out, connect(hotServer(config)), connect(coldServer(config)));
   }
 
   turn(stop: AbortSignal): Promise<PartTurn> {

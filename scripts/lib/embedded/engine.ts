@@ -111,6 +111,7 @@ export interface EngineOptions {
   dataDir: string;
   sessions: number;
   memoryBytes: number;
+  cluster: string | null;
 }
 
 /**
@@ -137,8 +138,9 @@ export function loadChdb(): { chdb: Chdb; native: NativeInsert } {
 /**
  * Server settings: caches sized for a small machine, few background threads, no system log tables, one memory limit for
  * everything (a query above it fails with MEMORY_LIMIT_EXCEEDED instead of taking the machine down).
+ * @param cluster of which this is the only server; null: of none
  */
-export function engineConfig(memoryBytes: number): string {
+export function engineConfig(memoryBytes: number, cluster: string | null): string {
   const cache = Math.floor(memoryBytes / 32);
   const entries: Record<string, number> = {
     max_server_memory_usage: memoryBytes,
@@ -165,7 +167,19 @@ export function engineConfig(memoryBytes: number): string {
     background_schedule_pool_size: 4,
   };
   const lines = Object.entries(entries).map(([name, value]) => `  <${name}>${value}</${name}>`);
+  if (cluster !== null) lines.push(...clusterConfig(cluster));
   return `<clickhouse>\n${lines.join('\n')}\n</clickhouse>\n`;
+}
+
+/** Nothing listens on that port: a replica at the port that the server has itself is this server, and is not called. */
+function clusterConfig(cluster: string): string[] {
+  const replica = '<replica><host>127.0.0.1</host><port>9000</port></replica>';
+  const shard = `<shard><internal_replication>true</internal_replication>${replica}</shard>`;
+  return [
+    '  <tcp_port>9000</tcp_port>',
+    `  <remote_servers><${cluster}>${shard}</${cluster}></remote_servers>`,
+    `  <macros><cluster>${cluster}</cluster><shard>1</shard><replica>1</replica></macros>`,
+  ];
 }
 
 export class Engine {
@@ -199,7 +213,7 @@ export class Engine {
     try {
       rmSync(this.#workDir, { recursive: true, force: true });
       mkdirSync(this.#workDir, { mode: 0o700 });
-      writeFileSync(join(this.#workDir, 'config.xml'), engineConfig(options.memoryBytes));
+      writeFileSync(join(this.#workDir, 'config.xml'), engineConfig(options.memoryBytes, options.cluster));
       const fifos = Array.from({ length: options.sessions }, (_, i) => join(this.#workDir, `result-${i}`));
       execFileSync('mkfifo', ['-m', '600', ...fifos]);
       const slots = fifos.map((fifo) => this.#open(fifo));

@@ -64,8 +64,10 @@ export async function withProcesses(
 
 function withTable(statement: Statement, table: string): Statement {
   let sql = statement.sql;
-  for (const { start, end, alias } of processesReads(statement.tokens).reverse()) {
-    sql = `${sql.slice(0, start)}(SELECT * FROM ${table})${alias ? '' : ' AS processes'}${sql.slice(end)}`;
+  for (const { start, end, as } of processesReads(statement.tokens).reverse()) {
+    const select = `(SELECT * FROM ${table})`;
+    const read = { argument: `view${select}`, alias: select, table: `${select} AS processes` }[as];
+    sql = sql.slice(0, start) + read + sql.slice(end);
   }
   return readStatement(sql);
 }

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { ClickHouseError } from '@clickhouse/client';
 import type { NatsConnection } from 'nats';
 import { OperatorError } from '../cli.ts';
-import { createClickHouse } from '../clickhouse.ts';
+import { createClickHouse, hotServer } from '../clickhouse.ts';
 import type { Config } from '../config.ts';
 import type { Checkpoint } from '../durables.ts';
 import { writeJsonAtomic } from '../files.ts';
@@ -92,12 +92,11 @@ export class HarvestService {
   /** @throws OperatorError when another process harvests this exchange, or its state cannot be read */
   static async open(options: ServiceOptions): Promise<HarvestService> {
     const { config, exchange, log, stop } = options;
-    const { dataDir, signalsDatabase: database, clickhouseUrl: url } = config;
+    const { dataDir, signalsDatabase: database } = config;
     const lock = await harvestLock(dataDir, exchange);
     try {
       const state = readState(statePath(dataDir, exchange));
-      const account = { username: config.clickhouseUser, password: config.clickhousePassword };
-      const client = createClickHouse({ url, ...account }, 'marketprism-harvester');
+      const client = createClickHouse(hotServer(config), 'marketprism-harvester');
       const giveUp = new AbortController();
       const saver = new Saver({
         ...{ dataDir, root: rootOf(dataDir, exchange), client, database, watermarks: config.watermarks },

@@ -2,7 +2,7 @@
  * How each service is: by its /health, as the pages ask it; the broker by its streams, the database by a query, the desk's scripts by the state files
  * that they write.
  */
-import { createClickHouse } from '../clickhouse.ts';
+import { createClickHouse, hotServer } from '../clickhouse.ts';
 import type { Config } from '../config.ts';
 import { createLogger } from '../log.ts';
 import type { CheckStatus } from '../service.ts';
@@ -28,8 +28,7 @@ export interface Health {
 /** What the parts of the web API that are shared here work with; `close` gives its connections back. */
 export function lookingContext(config: Config): WebContext & { close(): Promise<void> } {
   const stop = new AbortController();
-  const { clickhouseUrl: url, clickhouseUser: username, clickhousePassword: password } = config;
-  const client = createClickHouse({ url, username, password }, 'marketprism-manage');
+  const client = createClickHouse(hotServer(config), 'marketprism-manage');
   // Those parts tell in their answers what is wrong: a second time in a log would only disturb the screen.
   const log = createLogger('manage', 'silent');
   const close = async () => {

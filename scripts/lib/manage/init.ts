@@ -1,7 +1,7 @@
 /** `manage.ts init` and `sql`: what must be there before anything can be stored. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { createClickHouse } from '../clickhouse.ts';
+import { coldServer, createClickHouse, hotServer } from '../clickhouse.ts';
 import type { Config } from '../config.ts';
 import { connectNats, ensureStreams } from '../jetstream.ts';
 import { createLogger } from '../log.ts';
@@ -49,19 +49,18 @@ export const sql: Command = {
 
 async function initialise(config: Config): Promise<void> {
   const log = createLogger('manage');
-  const account = { username: config.clickhouseUser, password: config.clickhousePassword };
   const places = [
-    ['hot', config.clickhouseUrl, config.hotDatabase],
-    ['cold', config.coldClickhouseUrl, config.coldDatabase],
+    ['hot', hotServer(config), config.hotDatabase],
+    ['cold', coldServer(config), config.coldDatabase],
   ] as const;
-  for (const [tier, url, database] of places) {
-    const client = createClickHouse({ url, ...account }, 'marketprism-manage');
+  for (const [tier, server, database] of places) {
+    const client = createClickHouse(server, 'marketprism-manage');
     await ensureTier(client, tier, database, log);
     await client.close();
     log.info({ event: 'tables_ready', tier, database });
   }
   // After the tables of both, which they read.
-  const hot = createClickHouse({ url: config.clickhouseUrl, ...account }, 'marketprism-manage');
+  const hot = createClickHouse(hotServer(config), 'marketprism-manage');
   await ensureViews(hot, config, log);
   await ensureSignals(hot, config.signalsDatabase, log);
   await hot.close();

@@ -1,6 +1,6 @@
 /** All that `manage.ts status` shows, asked for: services, the pipeline's figures, streams, gaps and books. */
 
-import { createClickHouse, selectText } from '../clickhouse.ts';
+import { createClickHouse, hotServer, selectText } from '../clickhouse.ts';
 import { healthOf } from '../collector_health.ts';
 import { type Config, shownUrl } from '../config.ts';
 import {
@@ -81,8 +81,8 @@ export class StatusLook {
 }
 
 async function askDatabase(config: Config): Promise<Answered<DatabaseFigures>> {
-  const { clickhouseUrl: url, clickhouseUser: username, clickhousePassword: password, hotDatabase } = config;
-  const client = createClickHouse({ url, username, password }, 'marketprism-manage');
+  const { hotDatabase } = config;
+  const client = createClickHouse(hotServer(config), 'marketprism-manage');
   try {
     return {
       figures: {

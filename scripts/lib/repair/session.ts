@@ -7,6 +7,7 @@ import type { JetStreamManager, NatsConnection } from 'nats';
 import { Batcher } from '../batcher.ts';
 import { OperatorError } from '../cli.ts';
 import { INSERT_SETTINGS, selectText } from '../clickhouse.ts';
+import { altered } from '../cluster.ts';
 import type { Config } from '../config.ts';
 import { contentHash } from '../contents.ts';
 import { crashPoint } from '../crash_points.ts';
@@ -130,9 +131,10 @@ export class Session {
     let rows = first;
     for (let attempt = 1; ; attempt += 1) {
       // What a condition names needs no place, at which young rows do not stay for long: parts of a table that is written to are merged all the time.
-      const condition = only === COPIES ? atPlaces(rows) : `${where} AND (${only}) AND ${ofMessages(rows)}`;
+      const chosen = only === COPIES ? atPlaces(rows) : `(${only}) AND ${ofMessages(rows)}`;
+      // A place is one on the shard of the stream: other shards have parts of the same names.
       await place.client.command({
-        query: `DELETE FROM ${tableOf(place, type)} WHERE ${condition}`,
+        query: `DELETE FROM ${altered(place.client, tableOf(place, type))} WHERE ${where} AND ${chosen}`,
         query_id: this.queryId('remove'),
         clickhouse_settings: { ...LIMITS, lightweight_deletes_sync: '2' },
       });
@@ -298,7 +300,7 @@ export class Session {
     const rows = await countRows(place, type, where);
     if (rows === 0) return 0;
     await place.client.command({
-      query: `DELETE FROM ${tableOf(place, type)} WHERE ${where}`,
+      query: `DELETE FROM ${altered(place.client, tableOf(place, type))} WHERE ${where}`,
       query_id: this.queryId('erase'),
       clickhouse_settings: { ...LIMITS, lightweight_deletes_sync: '2' },
     });
@@ -341,9 +343,8 @@ interface ChosenRow {
 function atPlaces(rows: ChosenRow[]): string {
   const byPart = new Map<string, string[]>();
   for (const { part, offset } of rows) byPart.set(part, [...(byPart.get(part) ?? []), offset]);
-  return [...byPart]
-    .map(([part, offsets]) => `(_part = '${part}' AND _part_offset IN (${offsets.join()}))`)
-    .join(' OR ');
+  const places = [...byPart].map(([part, offsets]) => `(_part = '${part}' AND _part_offset IN (${offsets.join()}))`);
+  return `(${places.join(' OR ')})`;
 }
 
 /** SQL: rows that came in the messages of these; of one that comes meanwhile nothing is kept, and it stays. */

@@ -19,7 +19,10 @@ export async function undo(session: Session, stop: AbortSignal): Promise<string[
     stop.throwIfAborted();
     await undoIn(session, hot, step);
   }
-  if (steps.length > 0) for (const { client } of [hot, cold]) await fence(client, QUERY_PREFIX, stop);
+  if (steps.length > 0) {
+    await fence(hot.client, QUERY_PREFIX, null, stop);
+    await fence(cold.client, QUERY_PREFIX, cold.database, stop);
+  }
   const notes: string[] = [];
   for (const step of steps) {
     stop.throwIfAborted();

@@ -1,7 +1,7 @@
 /** One soak run: samples on their schedule, everything stopped and started again in the middle, and the balance at the end. */
 
 import type { ClickHouseClient } from '@clickhouse/client';
-import { createClickHouse } from '../clickhouse.ts';
+import { createClickHouse, hotServer } from '../clickhouse.ts';
 import { pause } from '../pause.ts';
 import { TABLES } from '../rows.ts';
 import { steadyNow } from '../steady.ts';
@@ -31,8 +31,8 @@ const COLLECTOR = 'collector';
 const COME_AGAIN_MS = 60_000;
 /** For one query of the balance. */
 const COUNTING_LIMIT_MS = 900_000;
-/** What the store notes of the broker's streams; no row of a market. */
-const EPOCHS = 'stream_epochs';
+/** What is noted of streams and tables; no row of a market. */
+const NOTES = new Set(['stream_epochs', 'schema_migrations']);
 /** Where no row has come by then, none will. */
 const FIRST_ROW_MS = 60_000;
 const NOTHING: Sequences = { MARKET_DATA: 0, ORDERBOOK_SNAP: 0 };
@@ -170,7 +170,7 @@ export class SoakRun {
     const market = this.history.tables.filter(
       (each) => each.database === hotDatabase && each.table !== TABLES.gap.name,
     );
-    return market.length > 0 && market.every(({ rows, table }) => rows === 0 || table === EPOCHS);
+    return market.length > 0 && market.every(({ rows, table }) => rows === 0 || NOTES.has(table));
   }
 
   /** What a sample changes beside the columns. */
@@ -263,8 +263,7 @@ export class SoakRun {
 
   /** With a client whose queries may take as long as counting a day of rows does. */
   private async withPatience<T>(work: (client: ClickHouseClient) => Promise<T>): Promise<T> {
-    const { clickhouseUrl: url, clickhouseUser: username, clickhousePassword: password } = this.stage.config;
-    const client = createClickHouse({ url, username, password }, 'marketprism-soak', COUNTING_LIMIT_MS);
+    const client = createClickHouse(hotServer(this.stage.config), 'marketprism-soak', COUNTING_LIMIT_MS);
     try {
       return await work(client);
     } finally {

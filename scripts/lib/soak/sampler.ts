@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { request } from 'undici';
 import { z } from 'zod';
-import { createClickHouse, selectText } from '../clickhouse.ts';
+import { createClickHouse, hotServer, selectText } from '../clickhouse.ts';
 import { BASE, TIMEFRAMES } from '../correlation/periods.ts';
 import { readJson } from '../files.ts';
 import { connectionsTo, lookAt, readSockets, type TcpSocket } from '../procfs.ts';
@@ -58,8 +58,7 @@ export class Sampler {
     /** All but the simulated exchanges is stopped on purpose, or starts again. */
     private readonly isPaused: () => boolean,
   ) {
-    const { clickhouseUrl: url, clickhouseUser: username, clickhousePassword: password } = stage.config;
-    this.client = createClickHouse({ url, username, password }, 'marketprism-soak', QUERY_WITHIN_MS);
+    this.client = createClickHouse(hotServer(stage.config), 'marketprism-soak', QUERY_WITHIN_MS);
   }
 
   /** What counters and CPU times are before the first sample. @returns rows of market data that are stored by now; null: not counted */

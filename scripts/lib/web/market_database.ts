@@ -5,7 +5,7 @@
 import { randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
 import type { ClickHouseClient, ClickHouseSettings } from '@clickhouse/client';
-import { createClickHouse } from '../clickhouse.ts';
+import { coldServer, createClickHouse } from '../clickhouse.ts';
 import type { Config } from '../config.ts';
 import type { Logger } from '../log.ts';
 import { type DataType, TABLES } from '../rows.ts';
@@ -74,8 +74,8 @@ export class MarketDatabase {
     private readonly log: Logger,
     private readonly clock: () => number,
   ) {
-    const { clickhouseUrl, coldClickhouseUrl: url, clickhouseUser: username, clickhousePassword: password } = config;
-    this.cold = url === clickhouseUrl ? null : createClickHouse({ url, username, password }, 'marketprism-web');
+    const isOneServer = config.clickhouseUrl === config.coldClickhouseUrl;
+    this.cold = isOneServer ? null : createClickHouse(coldServer(config), 'marketprism-web');
   }
 
   /** The one of this service. */

@@ -3,7 +3,8 @@
  * looks before. It is made when somebody asks, at most every second or two, and serves all who ask meanwhile: without a reader there is no work.
  */
 import type { ClickHouseClient } from '@clickhouse/client';
-import { createClickHouse } from '../clickhouse.ts';
+import { coldServer, createClickHouse } from '../clickhouse.ts';
+import { ofEveryShard, storedName } from '../cluster.ts';
 import { DATA_TYPES, TABLES } from '../rows.ts';
 import { steadyNow } from '../steady.ts';
 import type { OverviewAnswer } from './overview_answer.ts';
@@ -87,9 +88,8 @@ export class Overview {
     const roundMs = config.replicationSeconds * 1000;
     const replicate = new Rates(REPLICATION_ROUNDS * roundMs, roundMs);
     this.rates = { collector: new Rates(), broker: new Rates(), store: new Rates(), replicate };
-    const { clickhouseUrl, coldClickhouseUrl: url, clickhouseUser: username, clickhousePassword: password } = config;
-    this.cold =
-      url === clickhouseUrl ? client : createClickHouse({ url, username, password }, 'marketprism-web overview');
+    const isOneServer = config.clickhouseUrl === config.coldClickhouseUrl;
+    this.cold = isOneServer ? client : createClickHouse(coldServer(config), 'marketprism-web overview');
     if (this.cold !== client) stop.addEventListener('abort', () => void this.cold.close(), { once: true });
   }
 
@@ -197,9 +197,8 @@ export class Overview {
 async function askTier(client: ClickHouseClient, database: string): Promise<TierAsked> {
   try {
     const result = await client.query({
-      query:
-        'SELECT sum(rows), sum(bytes_on_disk) FROM system.parts WHERE active AND database = {database:String} AND table IN {tables:Array(String)}',
-      query_params: { database, tables: DATA_TYPES.map((type) => TABLES[type].name) },
+      query: `SELECT sum(rows), sum(bytes_on_disk) FROM ${ofEveryShard(client, 'parts')} WHERE active AND database = {database:String} AND table IN {tables:Array(String)}`,
+      query_params: { database, tables: DATA_TYPES.map((type) => storedName(client, TABLES[type].name)) },
       format: 'JSONCompactEachRow',
       clickhouse_settings: { max_execution_time: TIMEOUT_MS / 1000 },
       abort_signal: AbortSignal.timeout(TIMEOUT_MS),

@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import type { Severity as CheckSeverity } from '../../checks/check.ts';
 import { disk as diskCheck, judgeRoom } from '../../checks/disk.ts';
 import { readLimits } from '../../checks/limits.ts';
-import { createClickHouse } from '../../clickhouse.ts';
+import { coldServer, createClickHouse, hotServer } from '../../clickhouse.ts';
 import type { Config } from '../../config.ts';
 import { bytesOf } from '../status_view.ts';
 import { finding, ok, type Probe, type Severity } from './finding.ts';
@@ -42,9 +42,8 @@ function remedyFor(severity: Severity, path: string): string | null {
 
 /** As integrity.ts judges it; how fast cold grows only the database knows. */
 async function roomOf(config: Config): Promise<{ severity: Severity; what: string }[]> {
-  const account = { username: config.clickhouseUser, password: config.clickhousePassword };
-  const hot = createClickHouse({ url: config.clickhouseUrl, ...account }, 'marketprism-manage');
-  const cold = createClickHouse({ url: config.coldClickhouseUrl, ...account }, 'marketprism-manage');
+  const hot = createClickHouse(hotServer(config), 'marketprism-manage');
+  const cold = createClickHouse(coldServer(config), 'marketprism-manage');
   const now = Date.now();
   try {
     const limits = readLimits(config.dataDir);
