@@ -105,12 +105,7 @@ export class HarvestService {
       stop.addEventListener('abort', () => setTimeout(() => giveUp.abort(), STOP_SAVING_MS).unref(), { once: true });
       await saver.remember(new Map(Object.entries(state?.sizes ?? {})));
       await tablesReady(client, database, log, stop);
-      const nats = await connectWithStreams(
-        config.natsUrl,
-        `harvester ${exchange}`,
-        streamDefinitions(config),
-        log,
-      );
+      const nats = await connectWithStreams(config.natsUrl, `harvester ${exchange}`, streamDefinitions(config), log);
       const open = (kind: SourceKind) =>
         Source.open(kind, exchange, dataDir, nats, state?.positions[kind] ?? null, log, stop);
       const sources = { trade: await open('trade'), book: await open('book') };
