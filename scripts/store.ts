@@ -44,7 +44,7 @@ import { ensureTier } from './lib/schema.ts';
 import { type Check, createRegistry, healthDocument, serveStatus, untilStopped } from './lib/service.ts';
 import { tellReady } from './lib/service_manager.ts';
 import { createStoreMeters, registerStoreGauges, type StoreMeters } from './lib/store_metrics.ts';
-import { durableName, streamDefinitions, streamOf } from './lib/streams.ts';
+import { durableName, type StreamDefinition, streamDefinitions, streamOf } from './lib/streams.ts';
 import { TableStore } from './lib/table_store.ts';
 import { Vital, type VitalPart } from './lib/vital_signs.ts';
 
@@ -87,6 +87,10 @@ interface Store {
   gaps: GapKeeper | null;
   /** Messages not yet delivered, by durable. */
   backlog: Map<string, number>;
+  /** By durable: up to where everything was acknowledged when that was known last. */
+  floors: Map<string, number>;
+  /** Looks at the numbering so far, and whether one is under way: what a durable says of itself meanwhile may be of the one before. */
+  looks: { count: number; isUnderWay: boolean };
 }
 
 function health(store: Store) {
@@ -155,16 +159,21 @@ async function findEpochs(
       if (isGuarded('fence')) await fence(hot, 'store:', config.hotDatabase, stop);
       const epochs = new Map<string, number>();
       const lost = new Set<DataType>();
+      // All at once: in a cluster each may have to wait for its leader.
+      await Promise.all(
+        definitions.flatMap((definition) =>
+          definition.types.map(async (type) => {
+            const checkpoint = checkpoints.get(type) ?? null;
+            if (await placeSurely(store, definition, type, checkpoint, stop)) return;
+            log.error(
+              { event: 'checkpoint_gone', type, ...checkpoint },
+              'the broker lost what it had: all is read again',
+            );
+            lost.add(type);
+          }),
+        ),
+      );
       for (const definition of definitions) {
-        for (const type of definition.types) {
-          const checkpoint = checkpoints.get(type) ?? null;
-          if (await placeDurable(manager, definition, type, config.ackWaitSeconds, checkpoint)) continue;
-          log.error(
-            { event: 'checkpoint_gone', type, ...checkpoint },
-            'the broker lost what it had: all is read again',
-          );
-          lost.add(type);
-        }
         const isIntact = !definition.types.some((type) => lost.has(type));
         epochs.set(definition.name, await currentEpoch(hot, config.hotDatabase, manager, definition, isIntact, log));
       }
@@ -177,14 +186,36 @@ async function findEpochs(
   }
 }
 
+/** Places a durable, however long that takes: of several, one that has no leader yet must not have the others placed again. */
+async function placeSurely(
+  { config, log, manager, floors }: Omit<Store, 'tables' | 'gaps'>,
+  definition: StreamDefinition,
+  type: DataType,
+  checkpoint: Checkpoint | null,
+  stop: AbortSignal,
+): Promise<boolean> {
+  for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
+    const isRetry = wait !== FIRST_WAIT_MS;
+    try {
+      return await placeDurable(manager, definition, type, config.ackWaitSeconds, checkpoint, floors, isRetry);
+    } catch (error) {
+      stop.throwIfAborted();
+      log.warn({ event: 'durable_not_placed', type, reason: (error as Error).message, wait_ms: wait });
+      await pause(wait, stop);
+    }
+  }
+}
+
 async function openTables(store: Omit<Store, 'tables' | 'gaps'>, stop: AbortSignal): Promise<TableStore[]> {
-  const { config, log, hot, cold, nats, checkpoints, meters } = store;
+  const { config, log, hot, cold, nats, checkpoints, meters, looks } = store;
   const known = checkpoints.read();
   const { epochs, lost } = await findEpochs(store, known, stop);
   for (const type of lost) known.delete(type);
   // All durables come back at the same moment: one look at the broker serves them all.
   let looking: Promise<void> | null = null;
   const lookAgain = async () => {
+    looks.count += 1;
+    looks.isUnderWay = true;
     // What was taken before is stored under its numbers, or left, before anybody asks which numbering that was.
     await Promise.all(tables.map(({ inHand }) => inHand));
     const found = await findEpochs(store, checkpointsOf(tables), stop);
@@ -192,6 +223,7 @@ async function openTables(store: Omit<Store, 'tables' | 'gaps'>, stop: AbortSign
       table.epoch = found.epochs.get(streamOf(table.type).name)!;
       if (found.lost.has(table.type)) table.checkpoint = null;
     }
+    looks.isUnderWay = false;
   };
   const recheck = () => {
     looking ??= lookAgain()
@@ -240,8 +272,10 @@ async function watchBacklog(store: Store, stop: AbortSignal): Promise<void> {
   while (!stop.aborted) {
     try {
       for (const { type } of store.tables) {
+        const { count, isUnderWay } = store.looks;
         const info = await store.manager.consumers.info(streamOf(type).name, durableName(type));
         store.backlog.set(durableName(type), info.num_pending);
+        if (!isUnderWay && count === store.looks.count) store.floors.set(durableName(type), ackFloor(info));
       }
     } catch (error) {
       store.log.warn({ event: 'backlog_unknown', err: error });
@@ -343,6 +377,8 @@ async function main(): Promise<number> {
     hot,
     cold,
     backlog: new Map<string, number>(),
+    floors: new Map<string, number>(),
+    looks: { count: 0, isUnderWay: false },
     checkpoints: new Checkpoints(config.dataDir, config.hotDatabase, log),
     meters: createStoreMeters(registry, config.mode),
   };

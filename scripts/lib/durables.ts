@@ -1,5 +1,13 @@
 /** The durables from which the store reads: where each goes on, and how far it is. */
-import { AckPolicy, type ConsumerInfo, DeliverPolicy, type JetStreamManager, nanos } from 'nats';
+import {
+  AckPolicy,
+  type ConsumerInfo,
+  DeliverPolicy,
+  ErrorCode,
+  type JetStreamManager,
+  type NatsError,
+  nanos,
+} from 'nats';
 import { isGuarded } from './crash_points.ts';
 import { apiErrorCode, messageAt } from './jetstream.ts';
 import { confirmed } from './quorum.ts';
@@ -20,7 +28,10 @@ export interface Checkpoint {
  * such a broker says of a durable cannot be relied on: one that lost the end of a stream remembers what it had delivered, and never delivers
  * the messages that get these sequences anew (measured with 2.9.10). So the durable is made anew from what the store itself knows; what it
  * delivers twice, the look-up drops.
+ * Where it cannot be asked, as nobody leads it just now, it is made anew, too: a cluster gives it a leader then. May be called again after an error.
  * @param checkpoint null: nothing is known, and everything in the stream is delivered again
+ * @param floors by durable, up to where everything was acknowledged when that was known last; kept up to date here
+ * @param isRetry one that is as wanted was made by the try before, of which no answer came
  * @returns whether the stream still has the message of the checkpoint; false: its numbering began anew
  */
 export async function placeDurable(
@@ -29,13 +40,21 @@ export async function placeDurable(
   type: DataType,
   ackWaitSeconds: number,
   checkpoint: Checkpoint | null,
+  floors: Map<string, number> = new Map(),
+  isRetry = false,
 ): Promise<boolean> {
   const durable_name = durableName(type);
-  const info = await consumerInfo(manager, definition.name, durable_name);
+  const info = await consumerInfo(manager, definition.name, durable_name).catch((error: unknown) => {
+    if (floors.has(durable_name)) return 'unknown' as const;
+    throw error;
+  });
   if (info !== null && !isGuarded('checkpoint')) return true;
   const isIntact = checkpoint === null || (await holdsCheckpoint(manager, definition.name, checkpoint));
-  const start = info === null || checkpoint === null || !isIntact ? 1 : Math.min(ackFloor(info), checkpoint.seq) + 1;
-  if (info !== null) await manager.consumers.delete(definition.name, durable_name);
+  const floor = info === null || info === 'unknown' ? (floors.get(durable_name) ?? 0) : ackFloor(info);
+  const start = checkpoint === null || !isIntact ? 1 : Math.min(floor, checkpoint.seq) + 1;
+  floors.set(durable_name, start - 1);
+  if (isRetry && info !== null && info !== 'unknown' && isUntouched(info, start)) return isIntact;
+  if (info !== null) await deleteDurable(manager, definition.name, durable_name);
   // Dying here, the next start finds none, and reads everything.
   await manager.consumers.add(definition.name, {
     ...wantedDurable(definition, type, ackWaitSeconds),
@@ -43,6 +62,20 @@ export async function placeDurable(
     opt_start_seq: start,
   });
   return isIntact;
+}
+
+/** Whether a durable begins there and has delivered nothing. */
+function isUntouched({ config, delivered, num_ack_pending }: ConsumerInfo, start: number): boolean {
+  return config.opt_start_seq === start && delivered.consumer_seq === 0 && num_ack_pending === 0;
+}
+
+async function deleteDurable(manager: JetStreamManager, stream: string, durable: string): Promise<void> {
+  try {
+    await manager.consumers.delete(stream, durable);
+  } catch (error) {
+    // Of one that nobody leads no answer comes; what remains of it, the next step meets.
+    if (apiErrorCode(error) !== CONSUMER_NOT_FOUND && (error as NatsError).code !== ErrorCode.Timeout) throw error;
+  }
 }
 
 /** What the store's durable of a type is, wherever it begins. */

@@ -62,7 +62,7 @@ export class Source {
       log,
       stop,
     );
-    await source.place();
+    await source.placeAgain();
     const { stream } = STREAMS[kind];
     source.consumer = new PullConsumer(nats, stream, source.durable, BUFFER_BYTES, () => source.placeAgain(), log);
     return source;
@@ -100,7 +100,7 @@ export class Source {
     this.consumer?.close();
   }
 
-  /** After the broker was away: what it delivered and was not taken would come late, or never. */
+  /** At a start, and after the broker was away: what it delivered and was not taken would come late, or never. */
   private async placeAgain(): Promise<void> {
     while (!this.stop.aborted && !this.nats.isClosed()) {
       try {
