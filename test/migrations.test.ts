@@ -143,6 +143,9 @@ describe('migrations', () => {
       assert.match(stderr, /^marketprism_hot is of schema version \d+, [^\n]*\n$/, script);
     }
     assert.deepEqual(await server.query('SELECT count() FROM marketprism_hot.stream_epochs'), [['0']]);
+    const { stdout } = runScript('manage', ['diagnose']);
+    assert.match(stdout, new RegExp(`^error +versions +marketprism_hot: schema version ${NEWEST + 7}, `, 'm'));
+    assert.match(stdout, new RegExp(`^ok +versions +marketprism_cold: schema version ${NEWEST}$`, 'm'));
   });
 
   function runScript(name: string, args: string[], env: NodeJS.ProcessEnv = {}) {

@@ -46,6 +46,9 @@ export const MIGRATIONS: readonly Migration[] = [
   },
 ];
 
+/** The version that this program makes, and the latest that it works with. */
+export const NEWEST_SCHEMA = MIGRATIONS.at(-1)!.version;
+
 /** ClickHouse's codes of a database and of a table that are not there. */
 const ABSENT_CODES = new Set(['81', '60']);
 

@@ -80,6 +80,7 @@ export function environmentOf(config: Config, env: NodeJS.ProcessEnv): NodeJS.Pr
     CLICKHOUSE_USER: config.clickhouseUser,
     CLICKHOUSE_PASSWORD: config.clickhousePassword,
     MARKETPRISM_COLD_CLICKHOUSE_URL: config.coldClickhouseUrl,
+    MARKETPRISM_CLICKHOUSE_CLUSTER: config.clickhouseCluster ?? '',
     MARKETPRISM_HOT_DATABASE: config.hotDatabase,
     MARKETPRISM_COLD_DATABASE: config.coldDatabase,
     MARKETPRISM_SIGNALS_DATABASE: config.signalsDatabase,

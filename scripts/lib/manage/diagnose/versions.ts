@@ -2,8 +2,9 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { findNatsServer } from '../../broker.ts';
-import { selectText } from '../../clickhouse.ts';
+import { coldServer, createClickHouse, hotServer, selectText } from '../../clickhouse.ts';
 import { oldBrokerWarning } from '../../jetstream.ts';
+import { NEWEST_SCHEMA, schemaVersion } from '../../migrations.ts';
 import { VERSION } from '../../service.ts';
 import { lookingContext } from '../health.ts';
 import { type DiagnoseContext, type Finding, finding, ok, type Probe } from './finding.ts';
@@ -21,6 +22,7 @@ export const versions: Probe = {
       nodeFinding(process.versions.node),
       await brokerFinding(context),
       await databaseFinding(context),
+      ...(await schemaFindings(context)),
       await systemdFinding(context),
     ];
   },
@@ -78,6 +80,36 @@ async function databaseFinding({ set: { config } }: DiagnoseContext): Promise<Fi
   } finally {
     await looking.close();
   }
+}
+
+async function schemaFindings({ set: { config } }: DiagnoseContext): Promise<Finding[]> {
+  const places = [
+    [hotServer(config), config.hotDatabase],
+    [coldServer(config), config.coldDatabase],
+    [hotServer(config), config.signalsDatabase],
+  ] as const;
+  const findings: Finding[] = [];
+  for (const [server, database] of places) {
+    const client = createClickHouse(server, 'marketprism-manage', ANSWER_WITHIN_MS);
+    try {
+      findings.push(schemaFinding(database, await schemaVersion(client, database)));
+    } catch (error) {
+      const reason = (error as Error).message.split('\n')[0] || (error as NodeJS.ErrnoException).code;
+      findings.push(finding('unchecked', database, `does not answer: ${reason}`, null));
+    } finally {
+      await client.close();
+    }
+  }
+  return findings;
+}
+
+/** @param version that a database has; 0: none */
+export function schemaFinding(database: string, version: number): Finding {
+  if (version === NEWEST_SCHEMA) return ok(database, `schema version ${version}`);
+  const what = version === 0 ? 'no schema yet' : `schema version ${version}, and this program makes ${NEWEST_SCHEMA}`;
+  return version < NEWEST_SCHEMA
+    ? finding('hint', database, `${what}: the next start brings it up`, 'npx tsx scripts/manage.ts init')
+    : finding('error', database, `${what}: its services refuse to start`, 'start the newer program');
 }
 
 async function systemdFinding({ run, isBooted }: DiagnoseContext): Promise<Finding> {
