@@ -9,7 +9,7 @@ import { after, before, describe, test } from 'node:test';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { headers } from 'nats';
 import { UsageError } from '../scripts/lib/cli.ts';
-import { createClickHouse, fence, runningQuery, selectText } from '../scripts/lib/clickhouse.ts';
+import { createClickHouse, fence, insertLines, isPoison, runningQuery, selectText } from '../scripts/lib/clickhouse.ts';
 import { altered, storedName } from '../scripts/lib/cluster.ts';
 import { loadConfig } from '../scripts/lib/config.ts';
 import { MIGRATIONS, migrate } from '../scripts/lib/migrations.ts';
@@ -196,6 +196,25 @@ describe('a cluster', () => {
     ended.push('fence');
     await Promise.all([query, other]);
     assert.deepEqual(ended, ['query', 'fence']);
+  });
+
+  test('a shard that refuses its part says nothing of what the others stored, so no row is buried for it', async () => {
+    const line = Buffer.from(`{"js_epoch":1,"js_seq":1,${encodeRow('trade', sampleTrade(1)).slice(1)}\n`);
+    await plain.command({ query: 'ALTER TABLE marketprism_hot.trades_local ADD CONSTRAINT sane CHECK price < 0' });
+    const refused = (to: ClickHouseClient, table: string) =>
+      insertLines(to, table, line, `test:${table}`).then(
+        () => assert.fail('it is stored'),
+        (error: unknown) => error,
+      );
+    try {
+      assert.equal(isPoison(await refused(plain, 'marketprism_hot.trades_local')), true, 'by the table itself');
+      const error = (await refused(client, 'marketprism_hot.trades')) as Error;
+      assert.match(error.message, /^a shard refused its part of an insert: /);
+      assert.equal(isPoison(error), false);
+    } finally {
+      await plain.command({ query: 'ALTER TABLE marketprism_hot.trades_local DROP CONSTRAINT sane' });
+    }
+    assert.deepEqual(await pipeline.query('SELECT count() FROM marketprism_hot.trades'), [['0']]);
   });
 
   test('store and replication keep each row once through Distributed tables, killed in the middle and started again', async () => {
