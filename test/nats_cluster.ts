@@ -5,6 +5,7 @@ import { connect, type NatsConnection } from 'nats';
 import { findNatsServer } from '../scripts/lib/broker.ts';
 import { freePort } from '../scripts/lib/free_port.ts';
 import { Child, waitFor } from '../scripts/lib/processes.ts';
+import { steadyNow } from '../scripts/lib/steady.ts';
 import type { StreamName } from '../scripts/lib/streams.ts';
 
 export const NODES = [0, 1, 2] as const;
@@ -13,6 +14,9 @@ export type NodeNumber = (typeof NODES)[number];
 /** Three servers share two cores with all that uses them. */
 const READY_MS = 60_000;
 const ASK_WITHIN_MS = 2000;
+/** A node that comes back after a cut has to reach the others, and to read what it missed. */
+const WHOLE_MS = 120_000;
+const STAYS_WHOLE_MS = 5000;
 
 /** Where a node listens, and how a program is run there. */
 export interface Place {
@@ -37,6 +41,7 @@ export class NatsCluster {
   constructor(
     private readonly directory: string,
     private readonly places: readonly Place[],
+    private readonly logDir = join(directory, 'logs'),
   ) {}
 
   /** As MARKETPRISM_NATS_URL names it. */
@@ -77,7 +82,7 @@ export class NatsCluster {
     mkdirSync(this.directory, { recursive: true });
     writeFileSync(file, this.configOf(node));
     const [command, ...args] = [...prefix, findNatsServer()!, '-c', file];
-    const logDir = join(this.directory, 'logs');
+    const { logDir } = this;
     const plan = {
       name: nameOf(node),
       command: command!,
@@ -104,22 +109,29 @@ export class NatsCluster {
     }, null);
   }
 
-  /** Until each node has all of both streams. */
+  /** Until each node has all of these streams, and has had for a while: one that comes back is called current before it has caught up. */
   async whole(streams: readonly StreamName[]): Promise<void> {
-    await waitFor('three current replicas', READY_MS, () =>
-      this.asked(async (nats) => {
-        const manager = await nats.jetstreamManager({ checkAPI: false, timeout: ASK_WITHIN_MS });
-        const infos = await Promise.all(streams.map((name) => manager.streams.info(name)));
-        return infos.every(({ cluster }) => {
-          const others = cluster?.replicas ?? [];
-          return others.length === NODES.length - 1 && others.every(({ current, offline }) => current && !offline);
-        });
-      }, false),
-    );
+    let since = Number.POSITIVE_INFINITY;
+    await waitFor('three current replicas', WHOLE_MS, async () => {
+      if (!(await this.isWhole(streams))) since = Number.POSITIVE_INFINITY;
+      else since = Math.min(since, steadyNow());
+      return steadyNow() - since >= STAYS_WHOLE_MS;
+    });
+  }
+
+  private isWhole(streams: readonly StreamName[]): Promise<boolean> {
+    return this.asked(async (nats) => {
+      const manager = await nats.jetstreamManager({ checkAPI: false, timeout: ASK_WITHIN_MS });
+      const infos = await Promise.all(streams.map((name) => manager.streams.info(name)));
+      return infos.every(({ cluster }) => {
+        const others = cluster?.replicas ?? [];
+        return others.length === NODES.length - 1 && others.every(({ current, offline }) => current && !offline);
+      });
+    }, false);
   }
 
   log(node: NodeNumber): string {
-    return readFileSync(join(this.directory, 'logs', `${nameOf(node)}.log`), 'utf8');
+    return readFileSync(join(this.logDir, `${nameOf(node)}.log`), 'utf8');
   }
 
   async close(): Promise<void> {

@@ -16,7 +16,7 @@ import { OperatorError } from './cli.ts';
 import { shownUrl } from './config.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
-import { leaveSilentServers } from './quorum.ts';
+import { leaveSilentServers, lookedFor } from './quorum.ts';
 import { steadyNow } from './steady.ts';
 import type { StreamDefinition } from './streams.ts';
 
@@ -155,7 +155,10 @@ export async function ensureStreams(
 ): Promise<void> {
   for (const definition of definitions) {
     const wanted = wantedStream(definition);
-    const info = await streamInfo(manager, definition.name);
+    let info = await streamInfo(manager, definition.name);
+    // A second one made beside one that is there would take its place.
+    if (info === null && (definition.replicas ?? 1) > 1)
+      info = await lookedFor(() => streamInfo(manager, definition.name));
     if (info === null) {
       try {
         await manager.streams.add({ name: definition.name, ...wanted });

@@ -2,6 +2,7 @@
  * Streams that several servers keep. A server that is cut off from the others keeps its clients, and answers their pings; what its streams say
  * may be old, and what is published to them is never acknowledged.
  */
+import { Socket } from 'node:net';
 import { Events, type JetStreamManager, type NatsConnection, NatsError, type StreamInfo } from 'nats';
 import { isGuarded } from './crash_points.ts';
 import type { Logger } from './log.ts';
@@ -60,6 +61,16 @@ export async function confirmed<T>(
   }
 }
 
+/** What a cluster says that it has not: asked for ten seconds, as a leader that was just elected may still be reading what there is. */
+export async function lookedFor<T>(ask: () => Promise<T | null>): Promise<T | null> {
+  const begun = steadyNow();
+  for (;;) {
+    const found = await ask();
+    if (found !== null || steadyNow() - begun >= BELIEVED_MS) return found;
+    await pause(ASK_AGAIN_MS);
+  }
+}
+
 /**
  * Leaves the server of a connection for another one while no stream can be used there, until the connection is closed. Whoever uses the
  * connection sees it go and come back, as when a server dies. Where only one server is known, nothing is asked.
@@ -90,7 +101,7 @@ export async function leaveSilentServers(connection: NatsConnection, configured:
     if (silentMs < SILENT_MS || visit.failures < LEAST_FAILURES || !visit.isConnected) continue;
     visit.left = connection.getServer();
     log.warn({ event: 'broker_left', server: visit.left, silent_ms: Math.round(silentMs) }, 'another server is tried');
-    await comeBack(connection);
+    await connectAnew(connection);
   }
 }
 
@@ -105,9 +116,15 @@ async function servedAgeMs(manager: JetStreamManager): Promise<number> {
   }
 }
 
-async function comeBack(connection: NatsConnection): Promise<void> {
+/** Ends a connection, so that the client makes a new one, to the next server if there are several. */
+export async function connectAnew(connection: NatsConnection): Promise<void> {
   // One that is being closed is to send what it has.
-  if (!connection.isClosed() && !connection.isDraining()) await connection.reconnect();
+  if (connection.isClosed() || connection.isDraining()) return;
+  await connection.reconnect();
+  // The client first waits until all is written, which over a dead link never is, and has no other way (seen with nats 2.29.3).
+  const { protocol } = connection as { protocol?: { transport?: { socket?: unknown } } };
+  const socket = protocol?.transport?.socket;
+  if (socket instanceof Socket) socket.destroy();
 }
 
 interface Visit {
@@ -127,6 +144,6 @@ async function followVisits(connection: NatsConnection, visit: Visit): Promise<v
     const { left } = visit;
     visit.left = '';
     // The client's first way back leads to where it came from.
-    if (left === connection.getServer()) await comeBack(connection);
+    if (left === connection.getServer()) await connectAnew(connection);
   }
 }
