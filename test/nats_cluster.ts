@@ -123,9 +123,9 @@ export class NatsCluster {
     return this.asked(async (nats) => {
       const manager = await nats.jetstreamManager({ checkAPI: false, timeout: ASK_WITHIN_MS });
       const infos = await Promise.all(streams.map((name) => manager.streams.info(name)));
-      return infos.every(({ cluster }) => {
+      return infos.every(({ cluster, config }) => {
         const others = cluster?.replicas ?? [];
-        return others.length === NODES.length - 1 && others.every(({ current, offline }) => current && !offline);
+        return others.length === config.num_replicas - 1 && others.every(({ current, offline }) => current && !offline);
       });
     }, false);
   }

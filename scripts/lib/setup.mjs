@@ -2,9 +2,10 @@
  * Makes a bare Debian 12 with Node 20 and npm ready: packages from the lock file, the nats-server program, and for tests Debian's Chromium and logrotate. Plain
  * JavaScript, because it runs before anything is installed. A second run sees that all is there and ends at once.
  *
- * Usage: node scripts/lib/setup.mjs [--dev] [--machine]
+ * Usage: node scripts/lib/setup.mjs [--dev] [--machine] [--network]
  *   --dev       also what the tests and the bench need
  *   --machine   also what boots a Debian of its own, for the test of the units
+ *   --network   also what makes networks within this machine, for the test of a cluster of brokers
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -28,6 +29,7 @@ if (process.argv.includes('--machine')) {
   installForTests('debootstrap', 'test/systemd.boot.ts');
   installForTests('systemd-nspawn', 'test/systemd.boot.ts', 'systemd-container');
 }
+if (process.argv.includes('--network')) installForTests('ip', 'test/nats_cluster.net.ts', 'iproute2');
 
 function checkNode() {
   const version = process.versions.node.split('.').map(Number);
