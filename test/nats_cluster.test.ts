@@ -21,11 +21,14 @@ const READY_MS = 60_000;
 const STREAM = streamOf('trade').name;
 const [TRADES] = streamDefinitions({ streamReplicas: 3, streamMaxBytes: 2 ** 28 }) as [ReturnType<typeof streamOf>];
 
+const FIVE = { ...TRADES, name: 'ORDERBOOK_SNAP' as const, types: ['orderbook' as const], replicas: 5 };
+
 describe('three brokers that keep each stream together', () => {
   const directory = mkdtempSync(join(tmpdir(), 'marketprism-cluster-'));
   let cluster: NatsCluster;
   let nats: NatsConnection;
   let manager: JetStreamManager;
+  let refusal: Promise<Error | null>;
   const closing: (() => Promise<void> | void)[] = [];
 
   before(async () => {
@@ -34,6 +37,11 @@ describe('three brokers that keep each stream together', () => {
     nats = await connectNats(cluster.url, 'test', log);
     manager = await nats.jetstreamManager({ checkAPI: false });
     await ensureStreams(manager, [{ ...TRADES, replicas: 1 }], log);
+    // A stream that is not there is looked for a while before it is made: the answer is for a later test.
+    refusal = ensureStreams(manager, [FIVE], log).then(
+      () => null,
+      (error: Error) => error,
+    );
   });
   afterEach(async () => {
     for (const close of closing.splice(0).reverse()) await close();
@@ -136,15 +144,6 @@ describe('three brokers that keep each stream together', () => {
     assert.deepEqual([config.num_replicas, config.max_bytes], [3, TRADES.maxBytes * 2]);
   });
 
-  test('more replicas than servers are refused in one line that says what to do', async () => {
-    const five = { ...TRADES, name: 'ORDERBOOK_SNAP' as const, types: ['orderbook' as const], replicas: 5 };
-    await assert.rejects(ensureStreams(manager, [five], log), (error: Error) => {
-      assert.match(error.message, /^MARKETPRISM_STREAM_REPLICAS: .*ORDERBOOK_SNAP on 5 servers .*start as many/);
-      assert.ok(!error.message.includes('\n'));
-      return true;
-    });
-  });
-
   test('what is said to be missing is not believed while the stream may still come so far', async () => {
     const { state } = await manager.streams.info(STREAM);
     const isShort = async (info: StreamInfo) => (info.state.last_seq > state.last_seq ? null : 'short');
@@ -160,6 +159,13 @@ describe('three brokers that keep each stream together', () => {
       await confirmed(manager, STREAM, async () => 'gone', 1000),
       'gone',
       'a leader that stands by it is believed',
+    );
+  });
+
+  test('more replicas than servers are refused in one line that says what to do', async () => {
+    assert.match(
+      (await refusal)!.message,
+      /^MARKETPRISM_STREAM_REPLICAS: the broker cannot keep ORDERBOOK_SNAP on 5 servers \(.*\): start as many, or set fewer$/,
     );
   });
 

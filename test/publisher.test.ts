@@ -16,6 +16,8 @@ import { Wire } from './wire.ts';
 const log = createLogger('test', 'fatal');
 /** So long that only what a test is about can bring an answer. */
 const NEVER_MS = 600_000;
+/** Longer than a request lives: where nothing comes, its end does. */
+const GONE_MS = 12_000;
 
 describe('publishing and pulling over a wire that fails', () => {
   const pipeline = new Pipeline();
@@ -346,6 +348,19 @@ describe('publishing and pulling over a wire that fails', () => {
     assert.equal(await place({ ...checkpoint!, storedAt: '1' }), false, 'another message has its number');
     assert.equal(await floor(), 0);
     assert.deepEqual(await take(consumerOn(nats, 'volatility_index', 2 ** 20), 8), numbers(0, 8), 'all is read again');
+  });
+
+  test('a durable that was removed is made anew, and goes on', async () => {
+    const { nats } = await wired();
+    await durable('gap', 60);
+    await put('gap', 0, 2);
+    const again = async () => void (await durable('gap', 60));
+    const consumer = new PullConsumer(nats, 'MARKET_DATA', 'store_gap', 2 ** 20, again, log, GONE_MS);
+    closing.push(() => consumer.close());
+    assert.deepEqual(await take(consumer, 2), [0, 1]);
+    await (await direct.jetstreamManager()).consumers.delete('MARKET_DATA', 'store_gap');
+    await put('gap', 2, 1);
+    assert.deepEqual(await take(consumer, 3), [0, 1, 2]);
   });
 
   test('a pull request that got lost is made again when its time is over', async () => {

@@ -2,6 +2,7 @@
 import { createInbox, Events, type Msg, type NatsConnection, nanos } from 'nats';
 import { MODE_HEADER } from './jetstream.ts';
 import type { Logger } from './log.ts';
+import { connectAnew } from './quorum.ts';
 import { steadyNow } from './steady.ts';
 
 /** A message from a durable; it is redelivered until `ack`. */
@@ -28,6 +29,11 @@ const PULL_EXPIRES_MS = 10_000;
 const PULL_GRACE_MS = 3000;
 /** Where there is no such durable (yet), it is asked for again after this time. */
 const NO_DURABLE_WAIT_MS = 1000;
+/**
+ * A durable that answers nothing for longer than a request lives, and than a cluster needs to find it a leader, was removed: it is made anew, as
+ * after a reconnect. (A request that was held up in a cut link can remove one long after another was made.)
+ */
+const DURABLE_GONE_MS = 30_000;
 /** Largest share of the buffer that one request may bring. */
 const PULL_MESSAGES = 1000;
 
@@ -47,6 +53,8 @@ export class PullConsumer {
   private wake: (() => void) | null = null;
   private closed = false;
   private suspended = false;
+  /** Since when requests go unanswered, steady clock, ms; null: none does. */
+  private unansweredSince: number | null = null;
   /** Counts the times that the broker was away: a message of before may bear a number that is another's now. */
   generation = 0;
 
@@ -59,6 +67,7 @@ export class PullConsumer {
     /** Awaited after each reconnect, before anything is pulled again: the broker may not be the one it was. */
     private readonly recheck: () => Promise<void>,
     private readonly log: Logger,
+    private readonly goneMs = DURABLE_GONE_MS,
   ) {
     connection.subscribe(`${this.inbox}.*`, { callback: (error, message) => this.onMessage(error, message) });
     this.timer = setInterval(() => this.pull(steadyNow()), 250);
@@ -90,6 +99,11 @@ export class PullConsumer {
     return message;
   }
 
+  /** Whoever waits for a message looks again whether it still wants to. */
+  nudge(): void {
+    this.wake?.();
+  }
+
   close(): void {
     this.closed = true;
     clearInterval(this.timer);
@@ -101,6 +115,7 @@ export class PullConsumer {
     for await (const status of this.connection.status()) {
       if (status.type === Events.Disconnect) {
         this.suspended = true;
+        this.unansweredSince = null;
         this.generation += 1;
         this.buffer.length = 0;
         this.bufferedBytes = 0;
@@ -114,12 +129,19 @@ export class PullConsumer {
   }
 
   private pull(now: number): void {
-    if (this.closed || this.suspended || this.connection.isClosed() || (this.requested > 0 && now < this.deadline))
+    if (this.closed || this.suspended || this.connection.isClosed()) return;
+    if (this.unansweredSince !== null && now - this.unansweredSince >= this.goneMs) {
+      this.unansweredSince = null;
+      this.log.warn({ event: 'durable_gone', durable: this.durable }, 'connecting anew');
+      void connectAnew(this.connection);
       return;
+    }
+    if (this.requested > 0 && now < this.deadline) return;
     const room = this.maxBytes - this.bufferedBytes;
     // A request for less than a message could never be served.
     if (room < this.maxBytes / 2) return;
     this.requested = PULL_MESSAGES;
+    this.unansweredSince ??= now;
     this.deadline = now + PULL_EXPIRES_MS + PULL_GRACE_MS;
     this.serial += 1;
     const request = { batch: PULL_MESSAGES, max_bytes: room, expires: nanos(PULL_EXPIRES_MS) };
@@ -138,11 +160,13 @@ export class PullConsumer {
       if (!message.subject.endsWith(`.${this.serial}`) || message.headers?.code === 100) return;
       if (message.headers?.code === 503) this.deadline = steadyNow() + NO_DURABLE_WAIT_MS;
       else {
+        this.unansweredSince = null;
         this.requested = 0;
         this.pull(steadyNow());
       }
       return;
     }
+    this.unansweredSince = null;
     // From the broker before: it comes again, once its numbering is known.
     if (this.suspended) return;
     this.buffer.push(this.toDelivery(message));
