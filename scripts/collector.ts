@@ -39,6 +39,12 @@ import { Vital } from './lib/vital_signs.ts';
 
 /** At a stop, acknowledgements are awaited this long: the whole stop has 10 s. */
 const DRAIN_LIMIT_MS = 6000;
+/**
+ * Messages a second that the linger aims at: each costs collector, broker and store some tens of µs, whatever it holds. Where rows of many streams
+ * come at once they linger longer, so that a message holds several of them; but never so long that anybody would wait for them.
+ */
+const MESSAGES_PER_SECOND = 2500;
+const LONGEST_LINGER_MS = 200;
 /** How often it is looked whether sockets may be read again, if nothing else tells. */
 const BALANCE_MS = 250;
 const ONCE_LIMIT_MS = 60_000;
@@ -56,6 +62,7 @@ class Collector {
   readonly batcher: Batcher;
   readonly filler: GapFiller;
   private lingering: NodeJS.Timeout | null = null;
+  private lingerMs: number;
   private readonly timer: NodeJS.Timeout;
   private paused = false;
   pauses = 0;
@@ -69,6 +76,7 @@ class Collector {
     private readonly nats: Promise<NatsConnection>,
     private readonly log: Logger,
   ) {
+    this.lingerMs = config.lingerMs;
     this.batcher = new Batcher((message) => delivery.push(message));
     this.timer = setInterval(() => this.balance(), BALANCE_MS);
     const sink: RowSink = {
@@ -89,9 +97,10 @@ class Collector {
   private rowsWait(): void {
     this.lingering ??= setTimeout(() => {
       this.lingering = null;
-      this.batcher.flush();
+      const messages = this.batcher.flush();
+      this.lingerMs = nextLinger(messages, this.config.lingerMs);
       this.balance();
-    }, this.config.lingerMs);
+    }, this.lingerMs);
   }
 
   get publisher(): Publisher {
@@ -220,6 +229,11 @@ class Collector {
       gaps: { pending: this.filler.pendingCount, ...this.filler.stats },
     });
   }
+}
+
+/** How long rows linger after a flush that gave so many messages, ms. @param least what is configured, which may be longer than the longest */
+export function nextLinger(messages: number, least: number): number {
+  return Math.max(least, Math.min((1000 * messages) / MESSAGES_PER_SECOND, LONGEST_LINGER_MS));
 }
 
 function outboxCheck(outboxes: OutboxHealth[], isPaused: boolean): Check {

@@ -3,7 +3,9 @@ import { test } from 'node:test';
 import {
   type Arrival,
   dropFound,
+  insertBody,
   LineReader,
+  lineOf,
   lookupQuery,
   type StreamArrivals,
   spansOf,
@@ -48,10 +50,10 @@ test('each line gives its key, its event time, and its text with the place in th
   assert.deepEqual([faults, copies], [[], 0]);
   assert.deepEqual([...rows.keys()], ['12', '13']);
   const first = rows.get('12')!;
-  assert.deepEqual([first.timestamp, first.seq], [1795000000012, 7]);
-  assert.equal(first.line, `{"js_epoch":3,"js_seq":7,${trade(12).slice(1)}\n`);
+  assert.deepEqual([first.timestamp, first.message.seq], [1795000000012, 7]);
+  assert.equal(lineOf(first), `{"js_epoch":3,"js_seq":7,${trade(12).slice(1)}\n`);
   assert.deepEqual(
-    { ...JSON.parse(first.line), js_epoch: undefined, js_seq: undefined },
+    { ...JSON.parse(lineOf(first)), js_epoch: undefined, js_seq: undefined },
     { ...JSON.parse(trade(12)), js_epoch: undefined, js_seq: undefined },
   );
 });
@@ -63,7 +65,7 @@ test('the second copy of a key is dropped and counted, within a message and acro
   const two = reader.read(Buffer.from(`${trade(2)}\n${trade(3)}\n`), 1, 11, rows);
   assert.deepEqual([one.copies, two.copies], [1, 1]);
   assert.deepEqual(
-    [...rows].map(([key, row]) => [key, row.seq, JSON.parse(row.line).price]),
+    [...rows].map(([key, row]) => [key, row.message.seq, JSON.parse(lineOf(row)).price]),
     [
       ['1', 10, '61837.63'],
       ['2', 10, '61837.63'],
@@ -118,7 +120,7 @@ test('a key that runs into the next line is no key', () => {
 test('bytes beyond ASCII stay the bytes that they were', () => {
   const line = trade(1, { data_source: 'repair:é漢' });
   const { rows } = read(BTC, [line]);
-  assert.equal(Buffer.from(rows.get('1')!.line, 'latin1').toString(), `{"js_epoch":3,"js_seq":7,${line.slice(1)}\n`);
+  assert.equal(Buffer.from(lineOf(rows.get('1')!), 'latin1').toString(), `{"js_epoch":3,"js_seq":7,${line.slice(1)}\n`);
 });
 
 test('times near each other share a span that holds both its ends; times far apart have spans of their own', () => {
@@ -136,29 +138,66 @@ function arrivals(stream: Stream, lines: string[]): StreamArrivals {
   return { stream, rows: read(stream, lines).rows };
 }
 
-test('the look asks by primary key for each stream and span; for cold only what is old enough', () => {
+const time = (ms: number) => `fromUnixTimestamp64Milli(toInt64(${ms}), 'UTC')`;
+const span = (from: number, to: number) => `timestamp BETWEEN ${time(from)} AND ${time(to)}`;
+const SELECT = 'SELECT exchange, market_type, symbol, toString(trade_id) FROM';
+
+/** Rows of these times. */
+function at(stream: Stream, ...times: number[]): StreamArrivals {
+  return arrivals(
+    stream,
+    times.map((timestamp, i) => trade(i, { ...stream, timestamp } as Partial<TradeRow>)),
+  );
+}
+
+test('the look asks by primary key: a market’s symbols together, for the span in which they have rows', () => {
   const eth: Stream = { ...BTC, symbol: "E'TH\\USDT" };
-  const streams = [
-    arrivals(BTC, [trade(0), trade(5), trade(1, { timestamp: 1500000000000 })]),
-    { stream: eth, rows: new Map([['8', { line: '', key: '8', timestamp: 1795000000008, seq: 1 }]]) },
-  ];
-  const time = (ms: number) => `fromUnixTimestamp64Milli(toInt64(${ms}), 'UTC')`;
-  const span = (from: number, to: number) => `timestamp BETWEEN ${time(from)} AND ${time(to)}`;
+  const okx: Stream = { ...BTC, exchange: 'okx_spot' };
+  const streams = [at(BTC, 1795000000000, 1795000000005), at(eth, 1795000000008), at(okx, 1795000000009)];
   assert.equal(
     lookupQuery('trade', 'hot', streams),
-    'SELECT exchange, market_type, symbol, toString(trade_id) FROM hot.trades WHERE ' +
-      "(exchange = 'binance_spot' AND market_type = 'spot' AND symbol = 'BTC-USDT' AND " +
-      `(${span(1500000000000, 1500000000000)} OR ${span(1795000000000, 1795000000005)})) OR ` +
-      "(exchange = 'binance_spot' AND market_type = 'spot' AND symbol = 'E\\'TH\\\\USDT' AND " +
-      `(${span(1795000000008, 1795000000008)}))`,
+    `${SELECT} hot.trades WHERE ` +
+      "(exchange = 'binance_spot' AND market_type = 'spot' AND symbol IN ('BTC-USDT', 'E\\'TH\\\\USDT') AND " +
+      `${span(1795000000000, 1795000000008)}) OR ` +
+      "(exchange = 'okx_spot' AND market_type = 'spot' AND symbol IN ('BTC-USDT') AND " +
+      `${span(1795000000009, 1795000000009)})`,
   );
+});
+
+test('rows far from the rest are looked up in a span of their own, of their own symbols; in cold only what is old enough', () => {
+  const eth: Stream = { ...BTC, symbol: 'ETH-USDT' };
+  const streams = [at(BTC, 1795000000000, 1500000000000), at(eth, 1795000000999)];
+  const market = "exchange = 'binance_spot' AND market_type = 'spot'";
+  const old = `(${market} AND symbol IN ('BTC-USDT') AND ${span(1500000000000, 1500000000000)})`;
   assert.equal(
-    lookupQuery('trade', 'cold', streams, 1600000000000),
-    'SELECT exchange, market_type, symbol, toString(trade_id) FROM cold.trades WHERE ' +
-      "(exchange = 'binance_spot' AND market_type = 'spot' AND symbol = 'BTC-USDT' AND " +
-      `(${span(1500000000000, 1500000000000)}))`,
+    lookupQuery('trade', 'hot', streams),
+    `${SELECT} hot.trades WHERE ${old} OR (${market} AND symbol IN ('BTC-USDT', 'ETH-USDT') AND ${span(1795000000000, 1795000000999)})`,
   );
+  assert.equal(lookupQuery('trade', 'cold', streams, 1600000000000), `${SELECT} cold.trades WHERE ${old}`);
   assert.equal(lookupQuery('trade', 'cold', streams, 1400000000000), null);
+});
+
+test('an insert is the text of its rows, whether all of a message are there or some', () => {
+  const lines = [1, 2, 3].map((id) => trade(id, { data_source: 'repair:é{漢' }));
+  const message = (seq: number, own: string[]) => [...read(BTC, own, seq).rows.values()];
+  const [whole, part, broken] = [message(7, lines), message(8, lines).toSpliced(1, 1), message(9, ['{', lines[2]!])];
+  const single = message(10, [lines[0]!]);
+  const doubled = message(11, [lines[0]!, lines[0]!, lines[1]!]);
+  const rows = [...whole, ...part, ...broken, ...single, ...doubled];
+  const body = insertBody(rows);
+  assert.equal(body.toString('latin1'), rows.map(lineOf).join(''));
+  const text = (seq: number, line: string) => `{"js_epoch":3,"js_seq":${seq},${line.slice(1)}\n`;
+  assert.deepEqual(
+    body.toString(),
+    [
+      ...lines.map((line) => text(7, line)),
+      ...[lines[0]!, lines[2]!].map((line) => text(8, line)),
+      text(9, lines[2]!),
+      text(10, lines[0]!),
+      ...[lines[0]!, lines[1]!].map((line) => text(11, line)),
+    ].join(''),
+  );
+  assert.equal(insertBody([]).length, 0);
 });
 
 test('what the look found is dropped from its own stream alone', () => {

@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { nextLinger } from '../scripts/collector.ts';
 import type { BookQuality } from '../scripts/lib/coverage.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
 import { type DataType, TABLES } from '../scripts/lib/rows.ts';
@@ -237,4 +238,11 @@ describe('the collector against exchanges that misbehave', () => {
     );
     assert.equal(Number(holder?.[1]), pipeline.children.get('collector')!.pid, second.stderr);
   });
+});
+
+test('rows of many streams at once linger longer, so that a message holds several; those of few leave as configured', () => {
+  assert.equal(nextLinger(3, 5), 5);
+  assert.equal(nextLinger(100, 5), 40);
+  assert.equal(nextLinger(100_000, 5), 200, 'but nobody waits long for them');
+  assert.equal(nextLinger(0, 500), 500, 'what is configured is the least');
 });

@@ -148,10 +148,17 @@ describe('what the store reads of inserted rows', () => {
     `{"js_epoch":1,"js_seq":7,"exchange":"${exchange}","symbol":"BTC-USDT","received_at":${receivedAt},"data_source":"${source}"}\n`;
 
   test('rows of one message are one sample, and count as many', () => {
-    const rows = [7, 7, 8, 9, 9, 9].map((seq) => ({
-      seq,
-      line: line(seq === 8 ? 'okx_spot' : 'binance_spot', seq, 'live'),
-    }));
+    const rows = [7, 8, 9].flatMap((seq) => {
+      const text = line(seq === 8 ? 'okx_spot' : 'binance_spot', seq, 'live');
+      const message = { text, splice: '', seq, lines: 3 };
+      return Array.from({ length: { 7: 2, 8: 1, 9: 3 }[seq]! }, () => ({
+        message,
+        start: 0,
+        end: 0,
+        key: '',
+        timestamp: 0,
+      }));
+    });
     assert.deepEqual(
       insertedMessages(rows).map(({ exchange, rows: count }) => [exchange, count]),
       [

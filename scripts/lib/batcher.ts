@@ -38,9 +38,11 @@ export class Batcher {
     if (batch.characters >= MAX_BYTES || batch.lines.length >= MAX_ROWS) this.close(batch);
   }
 
-  /** Closes and emits every batch that holds rows. */
-  flush(): void {
+  /** Closes and emits every batch that holds rows. @returns how many */
+  flush(): number {
+    const { size } = this.filled;
     for (const batch of this.filled) this.close(batch);
+    return size;
   }
 
   private batchOf<T extends DataType>(type: T, row: Rows[T]): Batch {

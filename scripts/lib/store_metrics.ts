@@ -1,5 +1,6 @@
 /** The store's metrics: what it took, stored, and could not store, and how long rows were on their way. Each is measured. */
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import { type Arrival, lineOf } from './arrivals.ts';
 import { badFiles, letterFiles } from './deadletter.ts';
 import type { GapCount } from './gap_rows.ts';
 import { DATA_TYPES, type DataType } from './rows.ts';
@@ -20,29 +21,23 @@ const TAIL = /"received_at":(\d{1,16}),"data_source":"([^"\\]*)"\}\s*$/;
 /** Nothing that `TAIL` looks for is longer. */
 const TAIL_CHARACTERS = 400;
 
-/** A row as it was inserted. */
-export interface InsertedRow {
-  line: string;
-  /** Of the message it came in. */
-  seq: number;
-}
-
 /** The rows of one message among those that were inserted. */
 export interface InsertedMessage {
   exchange: string;
   rows: number;
-  /** The first of them; those of one message were received within milliseconds. */
-  line: string;
+  /** Those of one message were received within milliseconds. */
+  first: Arrival;
 }
 
 /** The messages of rows that stand in the order in which they came. */
-export function insertedMessages(rows: readonly InsertedRow[]): InsertedMessage[] {
+export function insertedMessages(rows: readonly Arrival[]): InsertedMessage[] {
   const messages: InsertedMessage[] = [];
   for (let from = 0, to = 0; from < rows.length; from = to) {
-    const { line, seq } = rows[from]!;
-    for (to = from + 1; to < rows.length && rows[to]!.seq === seq; ) to += 1;
-    const start = line.indexOf(EXCHANGE) + EXCHANGE.length;
-    messages.push({ exchange: line.slice(start, line.indexOf('"', start)), rows: to - from, line });
+    const first = rows[from]!;
+    const { message } = first;
+    for (to = from + 1; to < rows.length && rows[to]!.message === message; ) to += 1;
+    const start = message.text.indexOf(EXCHANGE) + EXCHANGE.length;
+    messages.push({ exchange: message.text.slice(start, message.text.indexOf('"', start)), rows: to - from, first });
   }
   return messages;
 }
@@ -58,7 +53,7 @@ export function latencyOf(line: string, mode: string, now: number): number | nul
 /** What a table tells as it happens. */
 export interface StoreMeters {
   /** @param now when the database confirmed them, ms since the epoch */
-  inserted(type: DataType, rows: readonly InsertedRow[], now: number): void;
+  inserted(type: DataType, rows: readonly Arrival[], now: number): void;
 }
 
 /** @param mode of the store, which is what rows name as their source that came straight from an exchange */
@@ -94,7 +89,7 @@ export function createStoreMeters(registry: Registry, mode: string): StoreMeters
       }
       const step = Math.ceil(messages.length / MOST_SAMPLES);
       for (let i = 0; i < messages.length; i += step) {
-        const seconds = latencyOf(messages[i]!.line, mode, now);
+        const seconds = latencyOf(lineOf(messages[i]!.first), mode, now);
         if (seconds !== null) latency.observe({ data_type: type }, seconds);
       }
     },

@@ -6,6 +6,7 @@ import {
   type Arrival,
   dropFound,
   type Fault,
+  insertBody,
   LineReader,
   lookupQuery,
   type StreamArrivals,
@@ -23,9 +24,12 @@ import { steadyNow, wallTime } from './steady.ts';
 import type { StoreMeters } from './store_metrics.ts';
 import { parseSubject, type Stream } from './streams.ts';
 
-/** A batch is closed by whichever comes first. Larger ones gain nothing, younger ones make too many parts. */
+/**
+ * A batch is closed when it is full, or old enough and its turn has come: while one is stored, the next is gathered. Larger ones gain nothing,
+ * younger ones make too many parts.
+ */
 const MAX_ROWS = 50_000;
-const MAX_BYTES = 16 * 1024 * 1024;
+const MAX_BYTES = 12 * 1024 * 1024;
 const MAX_AGE_MS = 250;
 /** While nothing comes, the loop looks for a stop this often. */
 const IDLE_MS = 500;
@@ -58,6 +62,10 @@ interface Batch {
   generation: number;
   messages: Delivery[];
   streams: Map<string, StreamArrivals>;
+  /** When its first message was taken, by the steady clock, ms. */
+  since: number;
+  /** Tells the broker again and again that its messages are worked on. */
+  timer: NodeJS.Timeout;
 }
 
 /** The broker went away while a batch was in hand: its messages come again, under whatever numbers they have then. */
@@ -75,12 +83,12 @@ export class TableStore {
     unclear: 0,
     lookupsFailed: 0,
     refused: 0,
-    /** Messages taken and not yet confirmed. */
-    holding: 0,
     lastError: null as string | null,
   };
+  /** Taken and not yet confirmed: what is being stored, and what is being gathered meanwhile. */
+  private readonly batches = new Set<Batch>();
+  private isStoring = false;
   /** Of the steady clock, ms. */
-  private heldSince: number | null = null;
   private confirmedAt: number | null = null;
   /** The stream's present numbering; rows read from now on carry it. */
   epoch: number;
@@ -107,7 +115,14 @@ export class TableStore {
   /** For health and metrics; times are wall clock, ms, 0 where there is none. */
   get stats() {
     const shown = (at: number | null) => (at === null ? 0 : wallTime(at));
-    return { ...this.figures, holdingSince: shown(this.heldSince), lastConfirmedAt: shown(this.confirmedAt) };
+    const [oldest] = this.batches;
+    return {
+      ...this.figures,
+      /** Messages taken and not yet confirmed. */
+      holding: [...this.batches].reduce((sum, { messages }) => sum + messages.length, 0),
+      holdingSince: shown(oldest?.since ?? null),
+      lastConfirmedAt: shown(this.confirmedAt),
+    };
   }
 
   /** Streams that rows have come of. */
@@ -116,41 +131,61 @@ export class TableStore {
   }
 
   /** Stores until stopped. */
-  async run(): Promise<void> {
-    const { consumer, stop } = this.options;
-    stop.addEventListener('abort', () => consumer.close(), { once: true });
-    while (!stop.aborted) await this.step(IDLE_MS);
+  run(): Promise<void> {
+    return this.runWhile(() => true);
   }
 
   /** Stores what is there, and returns once nothing came for a while. */
   async runUntilEmpty(): Promise<void> {
-    const { consumer, stop } = this.options;
     let empty = 0;
-    while (!stop.aborted && empty < 4) empty = (await this.step(IDLE_MS)) ? 0 : empty + 1;
-    consumer.close();
+    await this.runWhile((batch) => {
+      empty = batch === null ? empty + 1 : 0;
+      return empty < 4;
+    });
+    this.options.consumer.close();
   }
 
-  /** Gathers one batch and stores it. @returns false when nothing came */
-  private async step(waitMs: number): Promise<boolean> {
-    this.steps += 1;
-    const first = await this.options.consumer.next(waitMs);
-    if (first === null) return false;
-    const work = this.work(first);
-    this.inHand = work.catch(() => undefined);
-    await work;
-    return true;
-  }
-
-  private async work(first: Delivery): Promise<void> {
-    const { consumer, stop, ackWaitMs, log } = this.options;
-    const messages: Delivery[] = [first];
-    // From its delivery on the broker waits for an answer; what takes long says that it is being worked on.
-    const timer = setInterval(() => {
-      for (const message of messages) message.working();
-      for (const message of consumer.waiting) message.working();
-    }, ackWaitMs / 3);
+  /** Gathers one batch while the one before is stored. @param goesOn asked after each; null: nothing came for a while */
+  private async runWhile(goesOn: (batch: Batch | null) => boolean): Promise<void> {
+    const { consumer, stop } = this.options;
+    stop.addEventListener('abort', () => consumer.close(), { once: true });
+    let next = this.gatherNext();
     try {
-      const batch = await this.gather(messages);
+      while (!stop.aborted) {
+        this.steps += 1;
+        const batch = await next;
+        if (!goesOn(batch)) return;
+        this.isStoring = batch !== null;
+        next = this.gatherNext();
+        if (batch === null) continue;
+        const work = this.work(batch);
+        this.inHand = work.catch(() => undefined);
+        await work;
+        this.turnCame();
+      }
+    } finally {
+      this.turnCame();
+      const left = await next.catch(() => null);
+      if (left !== null && this.batches.has(left)) this.leave(left);
+    }
+  }
+
+  /** Nothing is being stored: what is gathered may be old enough to be. */
+  private turnCame(): void {
+    this.isStoring = false;
+    if (this.batches.size > 0) this.options.consumer.nudge();
+  }
+
+  private gatherNext(): Promise<Batch | null> {
+    const next = this.gather();
+    // Whoever takes the batch is told; until then it is nobody's error.
+    next.catch(() => undefined);
+    return next;
+  }
+
+  private async work(batch: Batch): Promise<void> {
+    const { stop } = this.options;
+    try {
       crashPoint('store.taken');
       if (!isGuarded('order')) this.acknowledge(batch);
       await this.store(batch);
@@ -160,15 +195,22 @@ export class TableStore {
       await nextTurn();
       crashPoint('store.acknowledged');
       this.confirmedAt = steadyNow();
+      this.release(batch);
     } catch (error) {
       // What is not acknowledged comes again, and is looked up then.
       if (!stop.aborted && !(error instanceof Outdated)) throw error;
-      log.info({ event: 'batch_left', type: this.type, messages: messages.length });
-    } finally {
-      clearInterval(timer);
-      this.figures.holding = 0;
-      this.heldSince = null;
+      this.leave(batch);
     }
+  }
+
+  private leave(batch: Batch): void {
+    this.release(batch);
+    this.options.log.info({ event: 'batch_left', type: this.type, messages: batch.messages.length });
+  }
+
+  private release(batch: Batch): void {
+    clearInterval(batch.timer);
+    this.batches.delete(batch);
   }
 
   private acknowledge({ messages }: Batch): void {
@@ -185,24 +227,41 @@ export class TableStore {
     if (generation !== this.options.consumer.generation) throw new Outdated();
   }
 
-  /** Takes messages until the batch is full or old enough. */
-  private async gather(messages: Delivery[]): Promise<Batch> {
+  /** Takes messages until the batch is full, or old enough and its turn has come. @returns null when nothing came for a while */
+  private async gather(): Promise<Batch | null> {
     const { consumer, stop } = this.options;
-    const batch: Batch = { generation: messages[0]!.generation, messages, streams: new Map() };
-    const deadline = steadyNow() + MAX_AGE_MS;
-    this.figures.holding = 1;
-    this.heldSince = steadyNow();
-    let rows = this.take(batch, messages[0]!);
-    let bytes = messages[0]!.data.length;
+    const first = await consumer.next(IDLE_MS);
+    if (first === null) return null;
+    let batch = this.open(first);
+    let rows = this.take(batch, first);
+    let bytes = first.data.length;
     while (rows < MAX_ROWS && bytes < MAX_BYTES && !stop.aborted) {
-      const left = deadline - steadyNow();
-      const message = await consumer.next(Math.max(left, 0));
-      if (message === null) break;
-      messages.push(message);
-      this.figures.holding = messages.length;
+      const left = batch.since + MAX_AGE_MS - steadyNow();
+      if (left <= 0 && !this.isStoring) break;
+      const message = await consumer.next(left > 0 ? left : IDLE_MS);
+      if (message === null) continue;
+      if (message.generation !== batch.generation) {
+        // What came before the broker was away comes again.
+        this.leave(batch);
+        batch = this.open(message);
+        rows = bytes = 0;
+      } else batch.messages.push(message);
       rows += this.take(batch, message);
       bytes += message.data.length;
     }
+    return batch;
+  }
+
+  private open(first: Delivery): Batch {
+    const { consumer, ackWaitMs } = this.options;
+    const messages = [first];
+    // From its delivery on the broker waits for an answer; what takes long says that it is being worked on.
+    const timer = setInterval(() => {
+      for (const message of messages) message.working();
+      for (const message of consumer.waiting) message.working();
+    }, ackWaitMs / 3);
+    const batch = { generation: first.generation, messages, streams: new Map(), since: steadyNow(), timer };
+    this.batches.add(batch);
     return batch;
   }
 
@@ -302,7 +361,7 @@ export class TableStore {
   private async insert(rows: Arrival[], batch: Batch): Promise<void> {
     if (rows.length === 0) return;
     this.steps += 1;
-    const lines = Buffer.from(rows.map((row) => row.line).join(''), 'latin1');
+    const lines = insertBody(rows);
     const queryId = `store:${TABLES[this.type].name}:${randomBytes(8).toString('hex')}`;
     try {
       await insertLines(this.options.hot.client, this.table, lines, queryId);
@@ -313,13 +372,14 @@ export class TableStore {
     } catch (error) {
       if (!isPoison(error)) throw error;
       if (rows.length === 1) {
-        const { line, seq } = rows[0]!;
+        const row = rows[0]!;
+        const { seq } = row.message;
         const subject = batch.messages.find((message) => message.seq === seq)?.subject ?? '';
         const reason = `${(error as { type?: string }).type}: ${(error as Error).message}`.slice(0, 500);
-        this.bury([{ line: withoutSplice(line), reason, seq }], subject);
+        this.bury([{ line: row.message.text.slice(row.start, row.end), reason, seq }], subject);
         // Buried once, even when a later part of this batch has to be tried again.
         for (const arrivals of batch.streams.values()) {
-          if (arrivals.rows.get(rows[0]!.key) === rows[0]) arrivals.rows.delete(rows[0]!.key);
+          if (arrivals.rows.get(row.key) === row) arrivals.rows.delete(row.key);
         }
         return;
       }
@@ -343,9 +403,4 @@ export class TableStore {
     this.figures.deadletters += letters.length;
     log.warn({ event: 'deadletter', type: this.type, rows: letters.length, subject, reason: letters[0]!.reason });
   }
-}
-
-/** The line as it came, without what was spliced in for the insert. */
-function withoutSplice(line: string): string {
-  return line.replace(/^\{"js_epoch":\d+,"js_seq":\d+,/, '{').trimEnd();
 }

@@ -5,11 +5,12 @@ Usage:   npm run bench [-- --only SUITES] [--json FILE]
 Example: npm run bench -- --only frames --json bench.json
 
 Flags:
-  --only SUITES   some of: frames, book, e2e, replicate (comma-separated; default all)
+  --only SUITES   some of: frames, book, e2e, store, latency, memory, replicate, storage (comma-separated; default all)
   --json FILE     also write the figures to FILE: {"frames": {...}, "book": {...}}, one object per suite that ran
 
-Each pair is run side by side in one process for many rounds, after a warm-up; a figure is the median over the rounds. The exit
-code is 0 whether or not goals are met. Lines under the table are absolute figures of this machine: information only.
+frames and book are ratios: each pair is run side by side in one process for many rounds, after a warm-up; a figure is the median over
+the rounds. The others run the real processes and tell what this machine did at that moment: let nothing else run. The exit code is 0
+whether or not goals are met. Lines under the table are information.
 `;
 
 import { writeFileSync } from 'node:fs';
@@ -17,11 +18,24 @@ import { flags, runAsScript, UsageError } from '../../scripts/lib/cli.ts';
 import { bookSuite } from './book.ts';
 import { e2eSuite } from './e2e.ts';
 import { framesSuite } from './frames.ts';
+import { latencySuite } from './latency.ts';
+import { memorySuite } from './memory.ts';
 import { replicateSuite } from './replicate.ts';
+import { storageSuite } from './storage.ts';
+import { storeSuite } from './store.ts';
 import { type Figure, type Suite, type SuiteResult, verdict } from './suite.ts';
 
 /** In the order in which they run. */
-const SUITES: Suite[] = [framesSuite, bookSuite, e2eSuite, replicateSuite];
+const SUITES: Suite[] = [
+  framesSuite,
+  bookSuite,
+  e2eSuite,
+  storeSuite,
+  latencySuite,
+  memorySuite,
+  replicateSuite,
+  storageSuite,
+];
 
 interface Ran {
   suite: string;

@@ -1,17 +1,13 @@
 /** From the venue's socket to hot: the simulator, the collector, the broker, the store and the embedded engine, each in its own process. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Pipeline } from '../pipeline.ts';
-import { BULK_TABLES, costOf, cpuSeconds, rowsInHot, symbols } from './flow.ts';
+import type { Pipeline } from '../pipeline.ts';
+import { BULK_TABLES, inFlow, rowsInHot, watch } from './flow.ts';
 import { atLeast, atMost, only, type Suite } from './suite.ts';
 
 const SYMBOLS = 20;
-/** Of the rows; the others are depth updates with 20 levels. */
-const TRADE_SHARE = 0.8;
 const GOAL_ROWS_PER_S = 60_000;
 /** Offered one after the other until one holds. The first is a little more than the goal, so that the goal is not met by rounding. */
 const OFFERED = [62_000, 55_000, 48_000, 40_000, 32_000, 24_000, 16_000];
-/** Compilers and merges have settled by then. */
-const WARM_UP_MS = 15_000;
 const WINDOW_MS = 30_000;
 /** A rate is sustained when what is stored within the window is this share of what was offered, and no backlog is left to speak of. */
 const SUSTAINED = 0.98;
@@ -60,37 +56,14 @@ function describe({ offered, rowsPerSecond, drainMs, lost, duplicated, closedSlo
   return `${offered} rows/s offered: ${Math.round(rowsPerSecond)} stored, the rest within ${(drainMs / 1000).toFixed(1)} s of the end, lost ${lost}, doubled ${duplicated}${closedSlow === 0 ? '' : `, ${closedSlow} sockets closed as the collector did not keep up`}`;
 }
 
-async function measure(offered: number): Promise<Run> {
-  const names = symbols(SYMBOLS);
-  const pipeline = new Pipeline({
-    MARKETPRISM_EXCHANGES: 'binance_spot',
-    MARKETPRISM_SYMBOLS: names.join(','),
-    MARKETPRISM_ACK_WAIT_SECONDS: '60',
-    MARKETPRISM_GAP_AGE: '30s',
-  });
-  const perSymbol = offered / SYMBOLS;
-  try {
-    await pipeline.choosePorts();
-    await pipeline.startBroker();
-    await pipeline.startDatabase();
-    await pipeline.startStore();
-    const rates = ['--trades-per-second', perSymbol * TRADE_SHARE, '--diffs-per-second', perSymbol * (1 - TRADE_SHARE)];
-    await pipeline.startSimulator(['--symbols', names.join(','), ...rates.map(String)]);
-    await pipeline.startCollector();
-    await sleep(WARM_UP_MS);
-    const [cpu, rows, begun] = [cpuSeconds(pipeline), await rowsInHot(pipeline), performance.now()];
-    await sleep(WINDOW_MS);
-    const stored = (await rowsInHot(pipeline)) - rows;
-    const seconds = (performance.now() - begun) / 1000;
-    const cost = costOf(cpu, cpuSeconds(pipeline), seconds, stored);
+function measure(offered: number): Promise<Run> {
+  return inFlow({ offered, symbols: SYMBOLS }, async (pipeline) => {
+    const { rowsPerSecond, seconds, cost } = await watch(pipeline, WINDOW_MS);
     await pipeline.simulate({ action: 'stop' });
     const stopped = performance.now();
-    const last = await lastChange(pipeline);
-    const drainMs = Math.max(last - stopped, 0);
-    return { offered, rowsPerSecond: stored / seconds, seconds, drainMs, cost, ...(await balance(pipeline)) };
-  } finally {
-    await pipeline.close();
-  }
+    const drainMs = Math.max((await lastChange(pipeline)) - stopped, 0);
+    return { offered, rowsPerSecond, seconds, drainMs, cost, ...(await balance(pipeline)) };
+  });
 }
 
 /** When the last row came. @returns by the clock of this process, ms */
@@ -107,9 +80,9 @@ async function lastChange(pipeline: Pipeline): Promise<number> {
 
 /** What the venue wrote to the collector's sockets, as distinct keys, against what is in hot. */
 async function balance(pipeline: Pipeline): Promise<Pick<Run, 'lost' | 'duplicated' | 'closedSlow'>> {
-  const { streams, counters } = (await (await fetch(`${pipeline.control}/ledger`)).json()) as {
+  const { streams, closed_slow: closedSlow } = (await (await fetch(`${pipeline.control}/ledger`)).json()) as {
     streams: { data_type: string; sent: number }[];
-    counters: { closed_slow: number };
+    closed_slow: number;
   };
   const types = new Set(['trade', 'orderbook_update']);
   const sent = streams.filter(({ data_type }) => types.has(data_type)).reduce((sum, each) => sum + each.sent, 0);
@@ -123,5 +96,5 @@ async function balance(pipeline: Pipeline): Promise<Pick<Run, 'lost' | 'duplicat
     rows += Number(all);
     distinct += Number(unique);
   }
-  return { lost: sent - distinct, duplicated: rows - distinct, closedSlow: counters.closed_slow };
+  return { lost: sent - distinct, duplicated: rows - distinct, closedSlow };
 }

@@ -1,6 +1,7 @@
 /** What the suites share that run the real processes: their CPU time, and rows as they stand in hot. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { readProcesses, treeOf } from '../../scripts/lib/procfs.ts';
-import type { Pipeline } from '../pipeline.ts';
+import { Pipeline } from '../pipeline.ts';
 
 /** The bulk of the rows: the other tables get some a second. */
 export const BULK_TABLES = ['trades', 'orderbook_updates'] as const;
@@ -43,4 +44,68 @@ export function costOf(
     ({ name, cpu }) => `${name} ${((cpu / rows) * 1e6).toFixed(2)} (${Math.round((100 * cpu) / seconds)} % of a core)`,
   );
   return `µs of CPU a row: ${((total / rows) * 1e6).toFixed(2)}, of which ${shown.join(', ')}`;
+}
+
+/** Of the rows; the others are depth updates with 20 levels. */
+const TRADE_SHARE = 0.8;
+/** Compilers and merges have settled by then. */
+const WARM_UP_MS = 15_000;
+
+export interface FlowOptions {
+  /** Rows a second that the venue sends, one a frame, over all symbols. */
+  offered: number;
+  symbols: number;
+}
+
+/** The simulated venue, collector, broker, store and database, all warm and in full flow, for as long as `work` takes. */
+export async function inFlow<T>(
+  { offered, symbols: count }: FlowOptions,
+  work: (pipeline: Pipeline) => Promise<T>,
+): Promise<T> {
+  const names = symbols(count);
+  const pipeline = new Pipeline({
+    MARKETPRISM_EXCHANGES: 'binance_spot',
+    MARKETPRISM_SYMBOLS: names.join(','),
+    // As an operator has them, and not as tests hurry.
+    MARKETPRISM_ACK_WAIT_SECONDS: '60',
+    MARKETPRISM_GAP_AGE: '30s',
+  });
+  const [trades, diffs] = [TRADE_SHARE, 1 - TRADE_SHARE].map((share) => String((offered / count) * share));
+  try {
+    await pipeline.choosePorts();
+    await pipeline.startBroker();
+    await pipeline.startDatabase();
+    await pipeline.startStore();
+    const rates = ['--trades-per-second', trades!, '--diffs-per-second', diffs!];
+    await pipeline.startSimulator(['--symbols', names.join(','), ...rates]);
+    await pipeline.startCollector();
+    await sleep(WARM_UP_MS);
+    return await work(pipeline);
+  } finally {
+    await pipeline.close();
+  }
+}
+
+export interface Window {
+  rowsPerSecond: number;
+  seconds: number;
+  /** µs of CPU a row, all processes together. */
+  microsPerRow: number;
+  cost: string;
+}
+
+/** What is stored, and what it costs, for a while. */
+export async function watch(pipeline: Pipeline, ms: number): Promise<Window> {
+  const [cpu, rows, begun] = [cpuSeconds(pipeline), await rowsInHot(pipeline), performance.now()];
+  await sleep(ms);
+  const stored = (await rowsInHot(pipeline)) - rows;
+  const seconds = (performance.now() - begun) / 1000;
+  const after = cpuSeconds(pipeline);
+  const used = [...after].reduce((sum, [name, now]) => sum + now - (cpu.get(name) ?? 0), 0);
+  return {
+    rowsPerSecond: stored / seconds,
+    seconds,
+    microsPerRow: (used / stored) * 1e6,
+    cost: costOf(cpu, after, seconds, stored),
+  };
 }
