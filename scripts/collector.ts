@@ -43,7 +43,7 @@ const DRAIN_LIMIT_MS = 6000;
  * Messages a second that the linger aims at: each costs collector, broker and store some tens of µs, whatever it holds. Where rows of many streams
  * come at once they linger longer, so that a message holds several of them; but never so long that anybody would wait for them.
  */
-const MESSAGES_PER_SECOND = 2500;
+const MESSAGES_PER_SECOND = 1000;
 const LONGEST_LINGER_MS = 200;
 /** How often it is looked whether sockets may be read again, if nothing else tells. */
 const BALANCE_MS = 250;

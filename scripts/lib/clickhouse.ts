@@ -17,6 +17,8 @@ export const INSERT_SETTINGS: ClickHouseSettings = {
   input_format_skip_unknown_fields: 0,
   input_format_null_as_default: 0,
   max_execution_time: 30,
+  // A batch is parsed in milliseconds: to cut it up for several threads costs more CPU than they save time (measured: a tenth).
+  input_format_parallel_parsing: 0,
 };
 
 /** Longer than `max_execution_time`, so that the server's own word comes first. */

@@ -11,29 +11,39 @@ const REMEMBERED = 4096;
 export class DistinctCounter {
   count = 0;
   private highest = -1;
-  private readonly recent = new Set<number | string>();
-  private readonly ring: (number | string)[] = [];
-  private next = 0;
+  /** The last ids that rise, and the last other keys, each with the place of the next. */
+  private readonly ids: number[] = [];
+  private nextId = 0;
+  private readonly keys: string[] = [];
+  private readonly recentKeys = new Set<string>();
+  private nextKey = 0;
 
   /** @returns true when the key is new */
   add(key: number | string): boolean {
-    if (this.recent.has(key)) return false;
-    if (typeof key === 'number') {
-      const oldest = this.ring.length < REMEMBERED ? -1 : (this.ring[this.next] as number);
-      if (key <= this.highest && key <= oldest) return false;
-      this.highest = Math.max(this.highest, key);
-    }
-    this.count += 1;
-    this.remember(key);
+    const isNew = typeof key === 'number' ? this.addId(key) : this.addKey(key);
+    if (isNew) this.count += 1;
+    return isNew;
+  }
+
+  private addId(id: number): boolean {
+    if (id <= this.highest) {
+      // Late ones are few: looking through all that are remembered is cheaper than keeping a set of them for each row.
+      const oldest = this.ids.length < REMEMBERED ? -1 : this.ids[this.nextId]!;
+      if (id <= oldest || this.ids.includes(id)) return false;
+    } else this.highest = id;
+    this.ids[this.nextId] = id;
+    this.nextId = (this.nextId + 1) % REMEMBERED;
     return true;
   }
 
-  private remember(key: number | string): void {
-    const evicted = this.ring[this.next];
-    if (evicted !== undefined) this.recent.delete(evicted);
-    this.ring[this.next] = key;
-    this.recent.add(key);
-    this.next = (this.next + 1) % REMEMBERED;
+  private addKey(key: string): boolean {
+    if (this.recentKeys.has(key)) return false;
+    const evicted = this.keys[this.nextKey];
+    if (evicted !== undefined) this.recentKeys.delete(evicted);
+    this.keys[this.nextKey] = key;
+    this.recentKeys.add(key);
+    this.nextKey = (this.nextKey + 1) % REMEMBERED;
+    return true;
   }
 }
 

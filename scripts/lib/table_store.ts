@@ -31,6 +31,12 @@ import { parseSubject, type Stream } from './streams.ts';
 const MAX_ROWS = 50_000;
 const MAX_BYTES = 12 * 1024 * 1024;
 const MAX_AGE_MS = 250;
+/**
+ * A batch that holds so much by then may become older: an insert and its look-up cost some 20 ms of CPU whatever is in them, and parts that
+ * are larger from the start are merged less often.
+ */
+const BUSY_BYTES = 1.5 * 1024 * 1024;
+const BUSY_AGE_MS = 600;
 /** While nothing comes, the loop looks for a stop this often. */
 const IDLE_MS = 500;
 /** Rows older than this may have left hot, so cold is asked too. */
@@ -236,7 +242,7 @@ export class TableStore {
     let rows = this.take(batch, first);
     let bytes = first.data.length;
     while (rows < MAX_ROWS && bytes < MAX_BYTES && !stop.aborted) {
-      const left = batch.since + MAX_AGE_MS - steadyNow();
+      const left = batch.since + (bytes < BUSY_BYTES ? MAX_AGE_MS : BUSY_AGE_MS) - steadyNow();
       if (left <= 0 && !this.isStoring) break;
       const message = await consumer.next(left > 0 ? left : IDLE_MS);
       if (message === null) continue;
