@@ -13,6 +13,8 @@ import { Pipeline, READY_MS } from './pipeline.ts';
 /** What a stop may take. */
 const STOP_MS = 10_000;
 const ROWS_PER_MESSAGE = 100;
+/** As the pipeline's environment has it. */
+const ACK_WAIT_MS = 3000;
 
 /** The backlog while the database is away: books of 1000 levels a side, all of them again and again, so that few are inserted. */
 const BOOKS = 1000;
@@ -109,6 +111,31 @@ describe('the store under load', () => {
     }
     await pipeline.startStore();
     await assertTrades();
+  });
+
+  test('gathers the next batch while the database hangs over one, and keeps both from being delivered again', async () => {
+    const { pid } = pipeline.children.get('clickhouse_embedded')!;
+    const holding = async () => Number((await pipeline.health('store'))?.checks.trade?.details.holding ?? 0);
+    const add = (messages: number) => {
+      const until = published + messages * ROWS_PER_MESSAGE;
+      return load(() => published >= until);
+    };
+    process.kill(pid!, 'SIGSTOP');
+    try {
+      await add(5);
+      await waitFor('a batch in its hands', READY_MS, async () => (await holding()) === 5);
+      // The batch is closed by then, and its look-up is what hangs.
+      await pause(1000);
+      await add(7);
+      await waitFor('the next one beside it', READY_MS, async () => (await holding()) === 12);
+      await pause(2 * ACK_WAIT_MS);
+      const { num_redelivered } = await (await nats.jetstreamManager()).consumers.info('MARKET_DATA', 'store_trade');
+      assert.equal(num_redelivered, 0);
+    } finally {
+      process.kill(pid!, 'SIGCONT');
+    }
+    await assertTrades();
+    assert.equal(await holding(), 0);
   });
 
   test(`holds a bounded part of a backlog of ${BACKLOG_BYTES / 1e6} MB while the database is away, asks it ever less often, and goes on by itself`, async () => {

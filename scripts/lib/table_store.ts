@@ -236,7 +236,9 @@ export class TableStore {
   /** Takes messages until the batch is full, or old enough and its turn has come. @returns null when nothing came for a while */
   private async gather(): Promise<Batch | null> {
     const { consumer, stop } = this.options;
-    const first = await consumer.next(IDLE_MS);
+    let first = await consumer.next(IDLE_MS);
+    // While one is stored nobody asks for the next: it is gathered however late it comes.
+    while (first === null && this.isStoring && !stop.aborted) first = await consumer.next(IDLE_MS);
     if (first === null) return null;
     let batch = this.open(first);
     let rows = this.take(batch, first);

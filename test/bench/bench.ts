@@ -5,7 +5,7 @@ Usage:   npm run bench [-- --only SUITES] [--json FILE]
 Example: npm run bench -- --only frames --json bench.json
 
 Flags:
-  --only SUITES   some of: frames, book, e2e, store, latency, memory, replicate, storage (comma-separated; default all)
+  --only SUITES   some of: frames, book, e2e, store, latency, memory, replicate, storage, cost (comma-separated; default all)
   --json FILE     also write the figures to FILE: {"frames": {...}, "book": {...}}, one object per suite that ran
 
 frames and book are ratios: each pair is run side by side in one process for many rounds, after a warm-up; a figure is the median over
@@ -16,6 +16,7 @@ whether or not goals are met. Lines under the table are information.
 import { writeFileSync } from 'node:fs';
 import { flags, runAsScript, UsageError } from '../../scripts/lib/cli.ts';
 import { bookSuite } from './book.ts';
+import { costSuite } from './cost.ts';
 import { e2eSuite } from './e2e.ts';
 import { framesSuite } from './frames.ts';
 import { latencySuite } from './latency.ts';
@@ -35,6 +36,7 @@ const SUITES: Suite[] = [
   memorySuite,
   replicateSuite,
   storageSuite,
+  costSuite,
 ];
 
 interface Ran {

@@ -8,7 +8,8 @@ import { atLeast, atMost, type Suite } from './suite.ts';
 
 /** A third of an hour at 10,000 rows a second. */
 const ROWS = 12_000_000;
-const ROWS_PER_INSERT = 1_000_000;
+/** Of `madeTrades`. */
+export const ROWS_PER_INSERT = 1_000_000;
 const ROWS_PER_MESSAGE = 50;
 /** An hour at 10,000 rows a second in two minutes. */
 const GOAL_ROWS_PER_S = 300_000;
@@ -18,7 +19,8 @@ const REQUEST_TIMEOUT_MS = 120_000;
 const COLUMNS =
   'timestamp, exchange, market_type, symbol, instrument, trade_id, sequence, price, quantity, side, is_maker, received_at, data_source, js_epoch, js_seq';
 
-function madeTrades(from: number): string {
+/** The statement that makes the trades of 20 symbols S0-USDT … from number `from` on, ten a millisecond. */
+export function madeTrades(from: number): string {
   const values = [
     "fromUnixTimestamp64Milli(toInt64(1795000000000 + intDiv(number, 10)), 'UTC')",
     "'binance_spot'",
