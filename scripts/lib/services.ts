@@ -52,7 +52,7 @@ export const SERVICES: readonly Service[] = [
   },
   {
     ...{ name: 'collector', unit: 'collector', what: 'exchanges to JetStream', role: 'core' },
-    ...{ after: ['nats-server', 'exchange_sim'], heapMb: 128, memoryHighMb: 320, memoryMaxMb: 800 },
+    ...{ after: ['nats-server', 'exchange_sim'], heapMb: 512, memoryHighMb: 640, memoryMaxMb: 800 },
     port: (config) => config.healthPort,
   },
   {
