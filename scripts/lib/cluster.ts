@@ -36,8 +36,6 @@ export const CLUSTER_SETTINGS: ClickHouseSettings = {
   // A key is looked for on all shards, wherever a sub-query runs.
   distributed_product_mode: 'global',
   parallel_distributed_insert_select: '0',
-  // A body of several blocks would be stored in part where a later one cannot be read.
-  input_format_parallel_parsing: 0,
   distributed_ddl_task_timeout: '30',
 };
 

@@ -1,13 +1,13 @@
 /** What a row costs as there are more symbols, and as more is stored: both should be level. */
 import type { ClickHouseClient } from '@clickhouse/client';
 import { insertBody, LineReader, lookupQuery, type StreamArrivals } from '../../scripts/lib/arrivals.ts';
-import { createClickHouse, insertLines, selectText } from '../../scripts/lib/clickhouse.ts';
+import { insertLines, selectText } from '../../scripts/lib/clickhouse.ts';
 import { encodeRow } from '../../scripts/lib/rows.ts';
 import { ensureTier } from '../../scripts/lib/schema.ts';
 import type { Stream } from '../../scripts/lib/streams.ts';
 import { sampleTrade } from '../fixtures.ts';
-import { Pipeline } from '../pipeline.ts';
-import { cpuSeconds, inFlow, watch } from './flow.ts';
+import type { Pipeline } from '../pipeline.ts';
+import { cpuSeconds, inFlow, watch, withDatabase } from './flow.ts';
 import { median } from './measure.ts';
 import { madeTrades, ROWS_PER_INSERT } from './replicate.ts';
 import { atMost, type Figure, only, type Suite } from './suite.ts';
@@ -72,12 +72,7 @@ async function costByStored(say: (line: string) => void): Promise<StoredPoint[]>
   const most = Number(process.env.MARKETPRISM_BENCH_STORED ?? STORED.at(-1));
   const targets = STORED.filter((each) => each <= most);
   for (let next = STORED.at(-1)! * 10; next <= most; next *= 10) targets.push(next);
-  const pipeline = new Pipeline();
-  await pipeline.choosePorts();
-  await pipeline.startDatabase();
-  const server = { url: pipeline.env.CLICKHOUSE_URL!, username: 'default', password: '' };
-  const client = createClickHouse(server, 'bench', REQUEST_TIMEOUT_MS);
-  try {
+  return withDatabase(async (client, pipeline) => {
     await ensureTier(client, 'hot', 'marketprism_hot');
     const points: StoredPoint[] = [];
     const live = new LiveBatches();
@@ -88,10 +83,7 @@ async function costByStored(say: (line: string) => void): Promise<StoredPoint[]>
       points.push({ stored, ...(await measureBatches(pipeline, client, live)) });
     }
     return points;
-  } finally {
-    await client.close();
-    await pipeline.close();
-  }
+  }, REQUEST_TIMEOUT_MS);
 }
 
 async function measureBatches(pipeline: Pipeline, client: ClickHouseClient, live: LiveBatches) {

@@ -1,5 +1,7 @@
 /** What the suites share that run the real processes: their CPU time, and rows as they stand in hot. */
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { ClickHouseClient } from '@clickhouse/client';
+import { createClickHouse } from '../../scripts/lib/clickhouse.ts';
 import { readProcesses, treeOf } from '../../scripts/lib/procfs.ts';
 import { Pipeline } from '../pipeline.ts';
 
@@ -22,10 +24,8 @@ export async function rowsInHot(pipeline: Pipeline): Promise<number> {
 export function cpuSeconds(pipeline: Pipeline): Map<string, number> {
   const processes = readProcesses();
   return new Map(
-    [...pipeline.children].flatMap(([name, child]) =>
-      child.pid === undefined
-        ? []
-        : [[name, treeOf(processes, child.pid).reduce((sum, each) => sum + each.cpuSeconds, 0)]],
+    [...pipeline.children].flatMap(([name, { pid }]) =>
+      pid === undefined ? [] : [[name, treeOf(processes, pid).reduce((sum, each) => sum + each.cpuSeconds, 0)]],
     ),
   );
 }
@@ -37,7 +37,7 @@ export function costOf(
   seconds: number,
   rows: number,
 ): string {
-  const used = [...after].map(([name, now]) => ({ name, cpu: now - (before.get(name) ?? 0) }));
+  const used = [...after].map(([name, now]) => ({ name, cpu: now - before.get(name)! }));
   used.sort((one, other) => other.cpu - one.cpu);
   const total = used.reduce((sum, { cpu }) => sum + cpu, 0);
   const shown = used.map(
@@ -94,18 +94,40 @@ export interface Window {
   cost: string;
 }
 
-/** What is stored, and what it costs, for a while. */
+/** What is stored, and what it costs, for a while. @throws Error when a process ended meanwhile: what it took is not known then */
 export async function watch(pipeline: Pipeline, ms: number): Promise<Window> {
+  const pids = new Map([...pipeline.children].map(([name, { pid }]) => [name, pid]));
   const [cpu, rows, begun] = [cpuSeconds(pipeline), await rowsInHot(pipeline), performance.now()];
   await sleep(ms);
   const stored = (await rowsInHot(pipeline)) - rows;
   const seconds = (performance.now() - begun) / 1000;
   const after = cpuSeconds(pipeline);
-  const used = [...after].reduce((sum, [name, now]) => sum + now - (cpu.get(name) ?? 0), 0);
+  for (const [name, { pid }] of pipeline.children) {
+    if (pid !== pids.get(name)) throw new Error(`${name} ended while it was measured, and was started again`);
+  }
+  const used = [...after].reduce((sum, [name, now]) => sum + now - cpu.get(name)!, 0);
   return {
     rowsPerSecond: stored / seconds,
     seconds,
     microsPerRow: (used / stored) * 1e6,
     cost: costOf(cpu, after, seconds, stored),
   };
+}
+
+/** A database of its own, for as long as `work` takes. */
+export async function withDatabase<T>(
+  work: (client: ClickHouseClient, pipeline: Pipeline) => Promise<T>,
+  requestTimeoutMs?: number,
+): Promise<T> {
+  const pipeline = new Pipeline();
+  await pipeline.choosePorts();
+  await pipeline.startDatabase();
+  const server = { url: pipeline.env.CLICKHOUSE_URL!, username: 'default', password: '' };
+  const client = createClickHouse(server, 'bench', requestTimeoutMs);
+  try {
+    return await work(client, pipeline);
+  } finally {
+    await client.close();
+    await pipeline.close();
+  }
 }

@@ -1,9 +1,8 @@
 /** Hot → cold: generated trades of 20 symbols in the embedded engine, copied and compared. */
-import { createClickHouse } from '../../scripts/lib/clickhouse.ts';
 import { createLogger } from '../../scripts/lib/log.ts';
 import { replications } from '../../scripts/lib/replication.ts';
 import { ensureTier } from '../../scripts/lib/schema.ts';
-import { Pipeline } from '../pipeline.ts';
+import { withDatabase } from './flow.ts';
 import { atLeast, atMost, type Suite } from './suite.ts';
 
 /** A third of an hour at 10,000 rows a second. */
@@ -44,12 +43,7 @@ export function madeTrades(from: number): string {
 export const replicateSuite: Suite = {
   name: 'replicate',
   async run(say) {
-    const pipeline = new Pipeline();
-    await pipeline.choosePorts();
-    await pipeline.startDatabase();
-    const server = { url: pipeline.env.CLICKHOUSE_URL!, username: 'default', password: '' };
-    const client = createClickHouse(server, 'bench', REQUEST_TIMEOUT_MS);
-    try {
+    return withDatabase(async (client) => {
       const [hot, cold] = [
         { client, database: 'marketprism_hot' },
         { client, database: 'marketprism_cold' },
@@ -72,10 +66,7 @@ export const replicateSuite: Suite = {
         ],
         information: [`${ROWS} rows in ${seconds.toFixed(1)} s, a second pass in ${(second * 1000).toFixed(0)} ms`],
       };
-    } finally {
-      await client.close();
-      await pipeline.close();
-    }
+    }, REQUEST_TIMEOUT_MS);
   },
 };
 

@@ -1,11 +1,11 @@
 /** Bytes on disk of recorded trades and book levels, as the tables keep them once they are merged. */
 import type { ClickHouseClient } from '@clickhouse/client';
-import { createClickHouse, insertLines, selectText } from '../../scripts/lib/clickhouse.ts';
+import { insertLines, selectText } from '../../scripts/lib/clickhouse.ts';
 import type { FeedEvent, FeedOutput } from '../../scripts/lib/exchange.ts';
 import { type DataType, encodeRow, type Rows, TABLES } from '../../scripts/lib/rows.ts';
 import { ensureTier } from '../../scripts/lib/schema.ts';
-import { Pipeline } from '../pipeline.ts';
 import { createFeed } from './feeds.ts';
+import { withDatabase } from './flow.ts';
 import { madeDiffs, madeTrades, RECEIVED_AT, RECEIVED_STEP, recordedSessions, type Session } from './market.ts';
 import { atMost, type Suite } from './suite.ts';
 
@@ -24,11 +24,7 @@ export const storageSuite: Suite = {
     if (!recorded) say('recorded sessions are not there: rows of the same shape are made, which compress otherwise');
     const sessions = recorded ?? [...madeTrades(MADE_ROWS), madeDiffs(MADE_ROWS)];
     const lines = linesOf(sessions);
-    const pipeline = new Pipeline();
-    await pipeline.choosePorts();
-    await pipeline.startDatabase();
-    const client = createClickHouse({ url: pipeline.env.CLICKHOUSE_URL!, username: 'default', password: '' }, 'bench');
-    try {
+    return withDatabase(async (client) => {
       await ensureTier(client, 'cold', DATABASE);
       for (const [type, own] of lines) {
         const table = `${DATABASE}.${TABLES[type].name}`;
@@ -49,10 +45,7 @@ export const storageSuite: Suite = {
             `${books.items} levels of books ${(books.bytes / books.items).toFixed(2)} bytes each`,
         ],
       };
-    } finally {
-      await client.close();
-      await pipeline.close();
-    }
+    });
   },
 };
 
