@@ -23,10 +23,11 @@ import type { ClickHouseClient } from '@clickhouse/client';
 import { Cron } from 'croner';
 import type { JetStreamManager, NatsConnection } from 'nats';
 import { flags, moment, OperatorError, runAsScript, UsageError } from './lib/cli.ts';
-import { coldServer, createClickHouse, fence, hotServer, type Server } from './lib/clickhouse.ts';
+import { coldServer, createClickHouse, fence, hotServer, resetConnections, type Server } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { ackFloor } from './lib/durables.ts';
 import { ConnectionWatch, connectNats } from './lib/jetstream.ts';
+import { Lease, LeaseLost, leaseCheck, openLeases, placeOf } from './lib/lease.ts';
 import { takeLock } from './lib/lock.ts';
 import { createLogger, type Logger } from './lib/log.ts';
 import { pause } from './lib/pause.ts';
@@ -68,6 +69,7 @@ const HOUR_MS = 3_600_000;
 
 class Replicator {
   readonly tables: TableReplication[];
+  readonly lease: Lease;
   private readonly options: ReplicationOptions;
   private clients: ClickHouseClient[] = [];
   private lastDaysAt = 0;
@@ -81,11 +83,18 @@ class Replicator {
 
   constructor(
     readonly config: Config,
+    nats: NatsConnection,
     private readonly manager: JetStreamManager,
     private readonly stop: AbortSignal,
     private readonly log: Logger,
   ) {
+    this.lease = new Lease(() => openLeases(nats, config.streamReplicas), {
+      ...{ name: 'replicate', place: placeOf(config.dataDir), state: () => null, log },
+      // A copy on its way when another one may already be at it must not arrive.
+      onLapse: () => this.clients.forEach(resetConnections),
+    });
     this.options = {
+      lease: this.lease,
       hot: { client: this.connect(hotServer(config)), database: config.hotDatabase },
       cold: { client: this.connect(coldServer(config)), database: config.coldDatabase },
       isOneServer: config.clickhouseUrl === config.coldClickhouseUrl,
@@ -100,12 +109,19 @@ class Replicator {
     return client;
   }
 
-  /** Waits for both servers, makes sure of tables and views, and of no query of an earlier run. */
+  /** Takes the lease. @param patient whether it waits while another one holds it @param onLost told when another one has taken it */
+  async take(patient: boolean, onLost: (error: unknown) => void): Promise<void> {
+    await this.lease.take(this.stop, patient);
+    void this.lease.keep(this.stop).catch(onLost);
+  }
+
+  /** Waits for the lease and both servers, makes sure of tables and views, and of no query of an earlier run. */
   async prepare(): Promise<void> {
     const { hot, cold } = this.options;
     const { config } = this;
     for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, 10_000)) {
       try {
+        await this.lease.whenHeld(this.stop, signOfLife);
         await ensureTier(hot.client, 'hot', config.hotDatabase, this.log);
         await ensureTier(cold.client, 'cold', config.coldDatabase, this.log);
         await ensureViews(hot.client, config, this.log);
@@ -130,6 +146,7 @@ class Replicator {
     let isComplete = true;
     let attempts = RETRIES;
     for (const table of this.tables) {
+      await this.lease.whenHeld(this.stop, signOfLife);
       if (steadyNow() < (this.lookAgainAt.get(table.name) ?? 0)) {
         isComplete = false;
         continue;
@@ -263,8 +280,9 @@ class Replicator {
   }
 
   health() {
-    const checks: Record<string, Check> = {};
-    for (const { name, stats } of this.tables) {
+    const checks: Record<string, Check> = { lease: leaseCheck([this.lease]) };
+    // What another one replicates is not known here.
+    for (const { name, stats } of this.lease.isStandingBy ? [] : this.tables) {
       const { disagreement, lag_minutes: lag, lastError } = stats;
       const isLate = lag === null || lag >= LAG_ALARMS_H[0]! * 60;
       const parts = [
@@ -324,13 +342,20 @@ function registerMetrics(replicator: Replicator, watch: ConnectionWatch) {
 }
 
 /** Replicates on schedule until stopped. */
-async function serve(replicator: Replicator, watch: ConnectionWatch, stop: AbortSignal, log: Logger): Promise<void> {
+async function serve(
+  replicator: Replicator,
+  watch: ConnectionWatch,
+  abort: AbortController,
+  log: Logger,
+): Promise<void> {
+  const stop = abort.signal;
   const { config } = replicator;
   const http = { health: () => replicator.health(), registry: registerMetrics(replicator, watch), log };
   const server = await serveStatus({ ...http, port: config.replicatePort, portName: 'COLD_STORAGE_HTTP_PORT' });
   log.info({ event: 'started', health: server.port });
   try {
     // Health is served already: that a server is away is seen there.
+    await replicator.take(true, (error) => abort.abort(error));
     await replicator.prepare();
     const round = async () => {
       try {
@@ -373,9 +398,10 @@ async function main(): Promise<number> {
   const nats: NatsConnection = await connectNats(config.natsUrl, 'replicate', log);
   parts.push(new Vital('rounds', STUCK_MS));
   const watch = new ConnectionWatch(nats);
-  const replicator = new Replicator(config, await nats.jetstreamManager({ checkAPI: false }), stop, log);
+  const replicator = new Replicator(config, nats, await nats.jetstreamManager({ checkAPI: false }), stop, log);
   let code = 0;
   try {
+    if (span !== null || options.once) await replicator.take(false, (error) => abort.abort(error));
     if (span !== null) {
       await replicator.prepare();
       const progress = new Progress();
@@ -390,10 +416,14 @@ async function main(): Promise<number> {
         complete: code === 0,
         rows: replicator.tables.map(({ name, stats }) => [name, stats.rows]),
       });
-    } else await serve(replicator, watch, stop, log);
+    } else await serve(replicator, watch, abort, log);
   } catch (error) {
     if (!stop.aborted) throw error;
   }
+  if (stop.reason instanceof LeaseLost) throw stop.reason;
+  // Nothing is under way any more: whoever stands by need not wait. A run that was not stopped has its lease still renewed.
+  abort.abort(new Error('done'));
+  await replicator.lease.release();
   log.info({ event: 'stopped' });
   await Promise.all([replicator.close(), nats.close()]);
   await lock.release();

@@ -10,9 +10,12 @@ Flags:
 Before each insert it asks the database which of the batch's keys it holds; a message is acknowledged after its rows are
 confirmed. After an unclear answer it waits until the insert cannot happen any more, looks again, and inserts what is missing.
 
+A stream has one store at a time, whichever machine it runs on: it holds a lease in the broker. A second one stands by, and takes over half a
+minute after the first was heard of last, at once when that stopped in order. MARKETPRISM_STORE_STREAMS gives streams to stores of their own.
+
 Environment: MARKETPRISM_NATS_URL, CLICKHOUSE_URL, CLICKHOUSE_USER, CLICKHOUSE_PASSWORD, MARKETPRISM_COLD_CLICKHOUSE_URL,
 MARKETPRISM_HOT_DATABASE, MARKETPRISM_COLD_DATABASE, MARKETPRISM_ACK_WAIT_SECONDS (60), MARKETPRISM_DATA_DIR,
-MARKETPRISM_MODE, MARKETPRISM_DEADLETTER_RETRY (1m), HOT_STORAGE_HTTP_PORT (8085, /health and /metrics), LOG_LEVEL.
+MARKETPRISM_MODE, MARKETPRISM_STORE_STREAMS (MARKET_DATA,ORDERBOOK_SNAP), MARKETPRISM_DEADLETTER_RETRY (1m), HOT_STORAGE_HTTP_PORT (8085, /health and /metrics), LOG_LEVEL.
 `;
 
 import { randomBytes } from 'node:crypto';
@@ -23,9 +26,9 @@ import type { ClickHouseClient } from '@clickhouse/client';
 import type { JetStreamManager, NatsConnection } from 'nats';
 import { EXCHANGE_MODULES } from './exchanges/index.ts';
 import { Batcher } from './lib/batcher.ts';
-import { Checkpoints } from './lib/checkpoints.ts';
+import { Checkpoints, checkpointsLeft } from './lib/checkpoints.ts';
 import { flags, OperatorError, runAsScript } from './lib/cli.ts';
-import { coldServer, createClickHouse, fence, hotServer, selectText } from './lib/clickhouse.ts';
+import { coldServer, createClickHouse, fence, hotServer, resetConnections, selectText } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { isGuarded, tellLeftOut } from './lib/crash_points.ts';
 import { replayHealing } from './lib/deadletter.ts';
@@ -34,18 +37,19 @@ import { currentEpoch } from './lib/epochs.ts';
 import { GapKeeper } from './lib/gap_keeper.ts';
 import { sequences } from './lib/gap_sequences.ts';
 import { ConnectionWatch, connectNats, ensureStreams, storedMessage } from './lib/jetstream.ts';
-import { takeLock } from './lib/lock.ts';
+import { Lease, leaseCheck, openLeases, placeOf } from './lib/lease.ts';
+import { type Lock, takeLock } from './lib/lock.ts';
 import { createLogger, type Logger } from './lib/log.ts';
 import { pause } from './lib/pause.ts';
 import { Publisher } from './lib/publisher.ts';
 import { PullConsumer } from './lib/pull_consumer.ts';
-import { DATA_TYPES, type DataType } from './lib/rows.ts';
+import { type DataType, TABLES } from './lib/rows.ts';
 import { ensureTier } from './lib/schema.ts';
 import { type Check, createRegistry, healthDocument, serveStatus, untilStopped } from './lib/service.ts';
 import { tellReady } from './lib/service_manager.ts';
 import { createStoreMeters, registerStoreGauges, type StoreMeters } from './lib/store_metrics.ts';
-import { durableName, type StreamDefinition, streamDefinitions, streamOf } from './lib/streams.ts';
-import { TableStore } from './lib/table_store.ts';
+import { durableName, type StreamDefinition, type StreamName, streamDefinitions, streamOf } from './lib/streams.ts';
+import { insertPrefix, TableStore } from './lib/table_store.ts';
 import { Vital, type VitalPart } from './lib/vital_signs.ts';
 
 /** What one type may hold in memory ahead of its table, bytes. Ten types, of which four or five are busy. */
@@ -81,7 +85,11 @@ interface Store {
   manager: JetStreamManager;
   hot: ClickHouseClient;
   cold: ClickHouseClient;
-  checkpoints: Checkpoints;
+  /** What it stores. */
+  definitions: StreamDefinition[];
+  types: DataType[];
+  leases: Map<StreamName, Lease>;
+  checkpoints: Map<StreamName, Checkpoints>;
   meters: StoreMeters;
   tables: TableStore[];
   gaps: GapKeeper | null;
@@ -99,6 +107,7 @@ function health(store: Store) {
       ? { status: 'healthy', error_message: null }
       : { status: 'unhealthy', error_message: `the broker at ${shownUrl(store.config.natsUrl)} is away` },
   };
+  checks.lease = leaseCheck([...store.leases.values()]);
   const now = Date.now();
   for (const { type, stats } of store.tables) {
     const stalled = stats.holding > 0 && now - Math.max(stats.lastConfirmedAt, stats.holdingSince) > STALLED_MS;
@@ -151,12 +160,14 @@ async function findEpochs(
   checkpoints: ReadonlyMap<DataType, Checkpoint>,
   stop: AbortSignal,
 ): Promise<Numbering> {
-  const { config, log, manager, hot } = store;
-  const definitions = streamDefinitions(config);
+  const { config, log, manager, hot, definitions, types } = store;
+  const prefixes = types.map(insertPrefix);
+  const written = types.map((type) => `${config.hotDatabase}.${TABLES[type].name}`);
   for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
     try {
       await ensureStreams(manager, definitions, log);
-      if (isGuarded('fence')) await fence(hot, 'store:', config.hotDatabase, stop);
+      for (const lease of store.leases.values()) await lease.whenHeld(stop);
+      if (isGuarded('fence')) await fence(hot, prefixes, written, stop);
       const epochs = new Map<string, number>();
       const lost = new Set<DataType>();
       // All at once: in a cluster each may have to wait for its leader.
@@ -206,9 +217,43 @@ async function placeSurely(
   }
 }
 
-async function openTables(store: Omit<Store, 'tables' | 'gaps'>, stop: AbortSignal): Promise<TableStore[]> {
-  const { config, log, hot, cold, nats, checkpoints, meters, looks } = store;
-  const known = checkpoints.read();
+/**
+ * Takes the leases of the streams, and keeps them from then on.
+ * @returns what is known to be acknowledged, by whoever had them last
+ */
+async function takeLeases(
+  store: Omit<Store, 'tables' | 'gaps'>,
+  patient: boolean,
+  onLost: (error: unknown) => void,
+  stop: AbortSignal,
+): Promise<Map<DataType, Checkpoint>> {
+  const { config, log, leases, checkpoints } = store;
+  const known = new Map<DataType, Checkpoint>();
+  const taken = new Set<StreamName>();
+  const names = [...leases.keys()];
+  const take = async ([name, lease]: [StreamName, Lease], place: number) => {
+    // In one order everywhere: two that want both do not hold one each.
+    const mayTake = () => names.slice(0, place).every((each) => taken.has(each));
+    const before = await lease.take(stop, patient, mayTake);
+    taken.add(name);
+    void lease.keep(stop).catch(onLost);
+    const own = checkpoints.get(name)!.read();
+    const left = checkpointsLeft(before?.state, config.hotDatabase);
+    // What is on this disk may be of long ago, if another one had it since.
+    const newest = left !== null && (before!.isOthers || own.size === 0) ? left : own;
+    for (const [type, checkpoint] of newest) known.set(type, checkpoint);
+    log.info({ event: 'checkpoints', stream: name, types: newest.size, from: newest === own ? 'disk' : 'lease' });
+  };
+  await Promise.all([...leases].map(take));
+  return known;
+}
+
+async function openTables(
+  store: Omit<Store, 'tables' | 'gaps'>,
+  known: Map<DataType, Checkpoint>,
+  stop: AbortSignal,
+): Promise<TableStore[]> {
+  const { config, log, hot, cold, nats, types, meters, looks } = store;
   const { epochs, lost } = await findEpochs(store, known, stop);
   for (const type of lost) known.delete(type);
   // All durables come back at the same moment: one look at the broker serves them all.
@@ -235,7 +280,7 @@ async function openTables(store: Omit<Store, 'tables' | 'gaps'>, stop: AbortSign
       });
     return looking;
   };
-  const tables = DATA_TYPES.map((type) => {
+  const tables = types.map((type) => {
     const stream = streamOf(type);
     const options = {
       type,
@@ -245,6 +290,7 @@ async function openTables(store: Omit<Store, 'tables' | 'gaps'>, stop: AbortSign
       cold: { client: cold, database: config.coldDatabase },
       ackWaitMs: config.ackWaitSeconds * 1000,
       consumer: new PullConsumer(nats, stream.name, durableName(type), BUFFER_BYTES, recheck, log),
+      lease: store.leases.get(stream.name)!,
       meters,
       stop,
       log,
@@ -254,17 +300,22 @@ async function openTables(store: Omit<Store, 'tables' | 'gaps'>, stop: AbortSign
   return tables;
 }
 
-function checkpointsOf(tables: TableStore[]): Map<DataType, Checkpoint> {
-  return new Map(tables.flatMap(({ type, checkpoint }) => (checkpoint === null ? [] : [[type, checkpoint]])));
+/** @param stream absent: of all */
+function checkpointsOf(tables: TableStore[], stream?: StreamName): Map<DataType, Checkpoint> {
+  const own = tables.filter(({ type }) => stream === undefined || streamOf(type).name === stream);
+  return new Map(own.flatMap(({ type, checkpoint }) => (checkpoint === null ? [] : [[type, checkpoint]])));
 }
 
 /** Writes down now and then what is acknowledged: an older one only costs time. */
 async function keepCheckpoints({ checkpoints, tables }: Store, stop: AbortSignal): Promise<void> {
+  const write = () => {
+    for (const [stream, file] of checkpoints) file.write(checkpointsOf(tables, stream));
+  };
   while (!stop.aborted) {
-    checkpoints.write(checkpointsOf(tables));
+    write();
     await pause(CHECKPOINT_MS, stop).catch(() => undefined);
   }
-  checkpoints.write(checkpointsOf(tables));
+  write();
 }
 
 /** Keeps the backlog figures fresh. */
@@ -286,13 +337,20 @@ async function watchBacklog(store: Store, stop: AbortSignal): Promise<void> {
 }
 
 /** Replays, by itself, what its table refused for a cause that heals, such as a schema that was older than a row. */
-async function heal({ config, nats, log }: Store, stop: AbortSignal): Promise<void> {
+async function heal({ config, nats, log, types }: Store, stop: AbortSignal): Promise<void> {
   const { dataDir, mode, deadletterRetryMs } = config;
   while (!stop.aborted) {
     await pause(deadletterRetryMs, stop).catch(() => undefined);
     if (stop.aborted) return;
     try {
-      const { replayed } = await replayHealing({ dataDir, mode, nats, log, firstWaitMs: deadletterRetryMs });
+      const { replayed } = await replayHealing({
+        dataDir,
+        mode,
+        nats,
+        log,
+        kinds: types,
+        firstWaitMs: deadletterRetryMs,
+      });
       if (replayed > 0) log.info({ event: 'deadletters_replayed', rows: replayed });
     } catch (error) {
       // A replay by hand is under way, or the broker is away: the letters are still there.
@@ -321,6 +379,7 @@ function keepGaps(store: Store): { keeper: GapKeeper; publisher: Publisher } {
   const keeper = new GapKeeper({
     client: hot,
     database: config.hotDatabase,
+    types: store.types,
     dataSource: config.mode,
     dataDir: config.dataDir,
     ageMs: config.gapAgeMs,
@@ -351,7 +410,9 @@ async function main(): Promise<number> {
   const log = createLogger('store');
   tellLeftOut(log);
   mkdirSync(config.dataDir, { recursive: true });
-  const lock = await takeLock(config.dataDir, 'store');
+  const definitions = streamDefinitions(config).filter(({ name }) => config.storeStreams.includes(name));
+  const locks: Lock[] = [];
+  for (const { name } of definitions) locks.push(await takeLock(config.dataDir, `store ${name}`));
   const abort = new AbortController();
   const stop = abort.signal;
   // Every table waits on it, several times over.
@@ -379,16 +440,37 @@ async function main(): Promise<number> {
     backlog: new Map<string, number>(),
     floors: new Map<string, number>(),
     looks: { count: 0, isUnderWay: false },
-    checkpoints: new Checkpoints(config.dataDir, config.hotDatabase, log),
+    definitions,
+    types: definitions.flatMap(({ types }) => types),
+    leases: new Map<StreamName, Lease>(),
+    checkpoints: new Map(
+      definitions.map(({ name }) => [name, new Checkpoints(config.dataDir, config.hotDatabase, name, log)]),
+    ),
     meters: createStoreMeters(registry, config.mode),
   };
   const store: Store = { ...base, tables: [], gaps: null };
+  const place = placeOf(config.dataDir);
+  for (const { name } of definitions) {
+    const state = () => {
+      if (store.tables.length === 0) return undefined;
+      return base.checkpoints.get(name)!.stateOf(checkpointsOf(store.tables, name));
+    };
+    // An insert on its way when another store may already be at it must not arrive.
+    const onLapse = () => resetConnections(hot);
+    const options = { name: `store.${name}`, place, state, onLapse, log };
+    base.leases.set(name, new Lease(() => openLeases(nats, config.streamReplicas), options));
+  }
   registerStoreGauges(registry, store);
   const http = { health: () => health(store), registry, log };
   const server = await serveStatus({ ...http, port: config.storePort, portName: 'HOT_STORAGE_HTTP_PORT' });
+  let onLost: (error: unknown) => void = () => undefined;
+  const lost = new Promise<never>((_, fail) => {
+    onLost = fail;
+  });
   const work = async () => {
+    const known = await takeLeases(base, !options.once, onLost, stop);
     await prepareDatabase(base, stop);
-    store.tables = await openTables(base, stop);
+    store.tables = await openTables(base, known, stop);
     parts.push(...store.tables.map((table) => new Vital(`table of ${table.type}`, STUCK_MS, () => table.steps)));
     log.info({ event: 'started', health: server.port, database: config.hotDatabase });
     const watching = Promise.all([watchBacklog(store, stop), keepCheckpoints(store, stop)]);
@@ -398,10 +480,12 @@ async function main(): Promise<number> {
     if (options.once) void Promise.all(loops).then(() => abort.abort(new Error('done')));
     await Promise.all([...loops, watching, keeper?.keeper.run(stop), options.once ? undefined : heal(store, stop)]);
     keeper?.publisher.close();
+    // Nothing is under way any more: whoever stands by need not wait.
+    for (const lease of base.leases.values()) await lease.release();
   };
   const left = stopped.then(() => delay(LEAVE_MS, 'left', { ref: false }));
   try {
-    if ((await Promise.race([work(), left])) === 'left') log.warn({ event: 'work_left' });
+    if ((await Promise.race([work(), left, lost])) === 'left') log.warn({ event: 'work_left' });
   } catch (error) {
     if (!stop.aborted) throw error;
   }
@@ -410,7 +494,7 @@ async function main(): Promise<number> {
   // Acknowledgements are on their way until the connection is flushed.
   await nats.drain();
   await Promise.all([server.close(), hot.close(), cold.close()]);
-  await lock.release();
+  await Promise.all(locks.map((lock) => lock.release()));
   return 0;
 }
 

@@ -21,7 +21,7 @@ import {
   liquidationsBeside,
   openGaps,
 } from '../scripts/lib/gap_rows.ts';
-import { encodeRow, type GapRow, type OrderbookUpdateRow, type TradeRow } from '../scripts/lib/rows.ts';
+import { DATA_TYPES, encodeRow, type GapRow, type OrderbookUpdateRow, type TradeRow } from '../scripts/lib/rows.ts';
 import { ensureTier } from '../scripts/lib/schema.ts';
 import { sampleTrade } from './fixtures.ts';
 import { Pipeline } from './pipeline.ts';
@@ -42,7 +42,14 @@ describe('holes in hot', () => {
     await pipeline.startDatabase();
     client = pipeline.client();
     await ensureTier(client, 'hot', DATABASE);
-    options = { client, database: DATABASE, dataSource: 'live', ageMs: 0, collectorStart: async () => null };
+    options = {
+      client,
+      database: DATABASE,
+      types: DATA_TYPES,
+      dataSource: 'live',
+      ageMs: 0,
+      collectorStart: async () => null,
+    };
   });
   after(() => pipeline.close());
   beforeEach(async () => {

@@ -585,10 +585,10 @@ describe('clean', () => {
 
   test('deletes the data of a demo that does not run, and of nothing else', async () => {
     const { data, env, litter, kept, demo, there } = world('clean-demo');
-    const lock = await takeLock(join(data, 'demo'), 'store');
+    const lock = await takeLock(join(data, 'demo'), 'store MARKET_DATA');
     await assert.rejects(
       run(clean, ['--data', '--yes'], env),
-      /^OperatorError: nothing was deleted: .*store \(pid \d+\); manage\.ts stop first/,
+      /^OperatorError: nothing was deleted: .*store MARKET_DATA \(pid \d+\); manage\.ts stop first/,
     );
     await lock.release();
     assert.match((await run(clean, ['--data'], env)).out, /nothing was deleted/);

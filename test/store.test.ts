@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { once as onceOf } from 'node:events';
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
@@ -6,12 +8,13 @@ import { connect, headers, type NatsConnection } from 'nats';
 import { Batcher } from '../scripts/lib/batcher.ts';
 import { type ClickHouseFault, ClickHouseProxy } from '../scripts/lib/chaos/clickhouse_proxy.ts';
 import { freePort } from '../scripts/lib/free_port.ts';
+import { healthOf } from '../scripts/lib/joint_health.ts';
 import { createLogger } from '../scripts/lib/log.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
 import { Publisher } from '../scripts/lib/publisher.ts';
 import { encodeRow } from '../scripts/lib/rows.ts';
 import { sampleTrade } from './fixtures.ts';
-import { Pipeline, READY_MS } from './pipeline.ts';
+import { type HealthDocument, Pipeline, READY_MS } from './pipeline.ts';
 
 const SUBJECT = 'trade.binance_spot.spot.BTC-USDT';
 
@@ -290,10 +293,42 @@ describe('the store', () => {
   });
 
   test('a second store says who holds the lock and ends', async () => {
-    const { spawnSync } = await import('node:child_process');
     const env = { ...pipeline.env, HOT_STORAGE_HTTP_PORT: '0' };
     const second = spawnSync(process.execPath, ['--import', 'tsx', 'scripts/store.ts'], { env, encoding: 'utf8' });
     assert.equal(second.status, 1);
-    assert.match(second.stderr, /^store in \S+ is already held \(pid \d+, since .*\): stop that one first\n$/);
+    assert.match(
+      second.stderr,
+      /^store MARKET_DATA in \S+ is already held \(pid \d+, since .*\): stop that one first\n$/,
+    );
+  });
+
+  test('a store elsewhere stands by, says for whom, and stops when it is told to', async () => {
+    const port = await freePort();
+    const env = {
+      ...pipeline.env,
+      ...{ HOT_STORAGE_HTTP_PORT: String(port), MARKETPRISM_DATA_DIR: join(pipeline.dir, 'elsewhere') },
+    };
+    const once = spawnSync(process.execPath, ['--import', 'tsx', 'scripts/store.ts', '--once'], {
+      env,
+      encoding: 'utf8',
+    });
+    assert.equal(once.status, 1);
+    assert.match(once.stderr, /^store\.MARKET_DATA is held by \S+ \(pid \d+\): stop that one first$/m);
+    const second = spawn(process.execPath, ['--import', 'tsx', 'scripts/store.ts'], { env, stdio: 'ignore' });
+    try {
+      const told = async () => (await healthOf([port], 1000).catch(() => null)) as HealthDocument | null;
+      const { pid } = pipeline.children.get('store')!;
+      await waitFor('who stands by', READY_MS, async () => {
+        const words = Object.values((await told())?.checks.lease?.details ?? {}).map(String);
+        return words.length === 2 && words.every((word) => word.endsWith(`(pid ${pid})`));
+      });
+      assert.equal((await told())!.status, 'healthy');
+      assert.deepEqual(Object.keys((await told())!.checks), ['nats', 'lease']);
+      const ended = onceOf(second, 'exit');
+      second.kill('SIGTERM');
+      assert.deepEqual(await ended, [0, null]);
+    } finally {
+      second.kill('SIGKILL');
+    }
   });
 });

@@ -1,6 +1,9 @@
 /** ClickHouse as this project uses it: one client per server, inserts that fail loudly, and the fence after an unclear one. */
+import { Agent } from 'node:http';
+import { Agent as SecureAgent } from 'node:https';
 import { Readable } from 'node:stream';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { TLSSocket } from 'node:tls';
 import { type ClickHouseClient, ClickHouseError, type ClickHouseSettings, createClient } from '@clickhouse/client';
 import { belongsTo, CLUSTER_SETTINGS, clusterOf, ofEveryServer, storedName } from './cluster.ts';
 import type { Config } from './config.ts';
@@ -68,20 +71,37 @@ export function createClickHouse(
   requestTimeoutMs = REQUEST_TIMEOUT_MS,
 ): ClickHouseClient {
   const cluster = server.cluster ?? null;
+  const Connections = new URL(server.url).protocol === 'https:' ? SecureAgent : Agent;
+  const agent = new Connections({ keepAlive: true, maxSockets: MOST_CONNECTIONS });
   const client = createClient({
     url: server.url,
     username: server.username,
     password: server.password,
     application,
     request_timeout: requestTimeoutMs,
-    max_open_connections: MOST_CONNECTIONS,
+    http_agent: agent,
     compression: { request: false, response: false },
     clickhouse_settings: cluster === null ? EXACT_OUTPUT : { ...EXACT_OUTPUT, ...CLUSTER_SETTINGS },
     // What happened is told by who called, in one place; the client's own logging would tell it twice.
     log: { level: 127 },
   });
   if (cluster !== null) belongsTo(client, cluster);
+  agents.set(client, agent);
   return client;
+}
+
+const agents = new WeakMap<ClickHouseClient, Agent>();
+
+/**
+ * Ends all connections of a client at once, and what the system has not sent of them is never sent: a request on its way through a network that
+ * is down would otherwise arrive when that is up again. What is under way fails, its outcome is unclear; the next query connects anew.
+ */
+export function resetConnections(client: ClickHouseClient): void {
+  const { sockets, freeSockets } = agents.get(client)!;
+  for (const socket of [...Object.values(sockets), ...Object.values(freeSockets)].flatMap((each) => each ?? [])) {
+    if (socket instanceof TLSSocket) socket.destroy();
+    else socket.resetAndDestroy();
+  }
 }
 
 /**
@@ -180,15 +200,15 @@ export function isPoison(error: unknown): boolean {
 const FENCE_PAUSE_MS = 1000;
 
 /**
- * Resolves once no query whose id begins with `prefix` runs, seen twice a second apart: an INSERT outlives the client that
+ * Resolves once no query whose id begins with `prefix` (or one of several) runs, seen twice a second apart: an INSERT outlives the client that
  * sent it, and only after it ended does the table say whether it was stored. In a cluster no part may wait for its quorum, either: see cluster.ts.
- * @param written the database, or the table with its database, that such queries write to; null: none
+ * @param written the database, or the tables with their databases, that such queries write to; null: none
  * @throws when the server, or one of the cluster's, cannot be asked
  */
 export async function fence(
   client: ClickHouseClient,
-  prefix: string,
-  written: string | null,
+  prefix: string | readonly string[],
+  written: string | readonly string[] | null,
   stop: AbortSignal,
 ): Promise<void> {
   let quiet = 0;
@@ -200,15 +220,18 @@ export async function fence(
   }
 }
 
-/** SQL: how many queries run whose id, or that of the query that they are a part of, begins with `prefix`. */
-export function runningQuery(client: ClickHouseClient, prefix: string): string {
-  return `SELECT count() FROM ${ofEveryServer(client, 'processes')} WHERE startsWith(initial_query_id, '${prefix}')`;
+/** SQL: how many queries run whose id, or that of the query that they are a part of, begins with `prefix`, or one of several. */
+export function runningQuery(client: ClickHouseClient, prefix: string | readonly string[]): string {
+  const begins = [prefix].flat().map((each) => `startsWith(initial_query_id, '${each}')`);
+  return `SELECT count() FROM ${ofEveryServer(client, 'processes')} WHERE ${begins.join(' OR ')}`;
 }
 
-async function isQuorumPending(client: ClickHouseClient, written: string): Promise<boolean> {
+async function isQuorumPending(client: ClickHouseClient, written: string | readonly string[]): Promise<boolean> {
   if (clusterOf(client) === null) return false;
-  const [database, table] = written.split('.');
-  const ofTable = table === undefined ? '' : ` AND table IN ('${table}', '${storedName(client, table)}')`;
+  const places = [written].flat().map((each) => each.split('.'));
+  const database = places[0]![0];
+  const tables = places.flatMap(([, table]) => (table === undefined ? [] : [table, storedName(client, table)]));
+  const ofTable = tables.length === 0 ? '' : ` AND table IN (${tables.map((table) => `'${table}'`).join(', ')})`;
   const replicas = `SELECT DISTINCT zookeeper_path FROM ${ofEveryServer(client, 'replicas')} WHERE database = '${database}'${ofTable}`;
   const paths = (await selectText(client, replicas)).map(([path]) => `'${path}/quorum'`);
   if (paths.length === 0) return false;

@@ -7,6 +7,7 @@ import { duration, UsageError } from './cli.ts';
 import type { CorrelationLimits } from './correlation/rule.ts';
 import { checkProofs } from './crash_points.ts';
 import { EXCHANGES, type Exchange } from './rows.ts';
+import { STREAM_NAMES, type StreamName } from './streams.ts';
 
 export const MODES = ['live', 'demo'] as const;
 export type Mode = (typeof MODES)[number];
@@ -74,6 +75,10 @@ export interface Config {
   collectorPorts: number[];
   metricsPort: number;
   storePort: number;
+  /** Where the stores answer that others ask: one, unless streams have stores of their own. */
+  storePorts: number[];
+  /** What this store stores: whole streams, as their numbering has one owner. */
+  storeStreams: StreamName[];
   replicatePort: number;
   monitorPort: number;
   webPort: number;
@@ -154,6 +159,11 @@ const list = z.string().transform((text) =>
     .filter((item) => item !== ''),
 );
 
+const ports = (example: string) =>
+  list
+    .pipe(z.array(z.string().regex(/^[1-9]\d{1,4}$/, `takes ports such as ${example}`)).min(1))
+    .transform((all) => all.map(Number));
+
 /** `LoadCredential=marketprism:/etc/marketprism/credentials` in each unit. */
 export const CREDENTIAL_PREFIX = 'marketprism_';
 
@@ -226,12 +236,11 @@ const environment = z.object({
     .optional(),
   MARKETPRISM_ENDPOINTS: z.string().optional(),
   HEALTH_CHECK_PORT: port.default(8087),
-  MARKETPRISM_COLLECTOR_PORTS: list
-    .pipe(z.array(z.string().regex(/^[1-9]\d{1,4}$/, 'takes ports such as 8101,8102')).min(1))
-    .transform((ports) => ports.map(Number))
-    .optional(),
+  MARKETPRISM_COLLECTOR_PORTS: ports('8101,8102').optional(),
   METRICS_PORT: port.default(9093),
   HOT_STORAGE_HTTP_PORT: port.default(8085),
+  MARKETPRISM_STORE_PORTS: ports('8121,8122').optional(),
+  MARKETPRISM_STORE_STREAMS: list.pipe(z.array(z.enum(STREAM_NAMES)).min(1)).optional(),
   COLD_STORAGE_HTTP_PORT: port.default(8086),
   MONITOR_HTTP_PORT: port.default(8082),
   WEB_HTTP_PORT: port.default(5000),
@@ -346,6 +355,8 @@ export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
     collectorPorts: values.MARKETPRISM_COLLECTOR_PORTS ?? [values.HEALTH_CHECK_PORT],
     metricsPort: values.METRICS_PORT,
     storePort: values.HOT_STORAGE_HTTP_PORT,
+    storePorts: values.MARKETPRISM_STORE_PORTS ?? [values.HOT_STORAGE_HTTP_PORT],
+    storeStreams: STREAM_NAMES.filter((name) => values.MARKETPRISM_STORE_STREAMS?.includes(name) ?? true),
     replicatePort: values.COLD_STORAGE_HTTP_PORT,
     monitorPort: values.MONITOR_HTTP_PORT,
     webPort: values.WEB_HTTP_PORT,

@@ -1,4 +1,4 @@
-/** The store's watch over holes: looks, declares what is old enough, closes what is filled. Progress is kept, and may be lost: it costs time. */
+/** The store's watch over holes in what it stores: looks, declares what is old enough, closes what is filled. Progress is kept, and may be lost: it costs time. */
 import { join } from 'node:path';
 import { z } from 'zod';
 import type { Batcher } from './batcher.ts';
@@ -24,6 +24,7 @@ import { pause } from './pause.ts';
 import type { Publisher } from './publisher.ts';
 import { type DataType, type GapRow, TABLES } from './rows.ts';
 import { steadyNow } from './steady.ts';
+import { STREAM_NAMES, streamOf } from './streams.ts';
 
 /** By sequence and stream. */
 const STATE = z.object({
@@ -112,6 +113,7 @@ export class GapKeeper {
     const looks = new Map<string, Look>();
     for (const sequence of options.sequences) {
       const { name, type, stepMs } = sequence;
+      if (!options.types.includes(type)) continue;
       // What comes once a minute need not be looked for six times in it.
       const every = Math.min(stepMs, options.ageMs * 2);
       if (begun - (this.lookedAt.get(name) ?? 0) < every) continue;
@@ -120,9 +122,11 @@ export class GapKeeper {
       const settled = await options.settled(type);
       looks.set(name, await findMissing(options, sequence, streams, this.marksOf(name), now, settled));
     }
-    const books = (await this.streamsOf(CHAINS)).filter(hasChain);
-    const settled = await options.settled(CHAINS);
-    looks.set(CHAINS, await findBrokenChains(options, books, this.marksOf(CHAINS), now, settled));
+    if (options.types.includes(CHAINS)) {
+      const books = (await this.streamsOf(CHAINS)).filter(hasChain);
+      const settled = await options.settled(CHAINS);
+      looks.set(CHAINS, await findBrokenChains(options, books, this.marksOf(CHAINS), now, settled));
+    }
     const found = [...looks.values()]
       .flatMap(({ gaps }) => gaps)
       .flatMap((gap) => [gap, ...liquidationsBeside(options, options.besideLiquidations, gap, now)]);
@@ -191,7 +195,11 @@ export class GapKeeper {
   }
 
   private get file(): string {
-    return join(this.options.dataDir, 'state', 'gap_marks.json');
+    const { dataDir, types } = this.options;
+    // A store of one stream has its own beside another's.
+    const streams = STREAM_NAMES.filter((name) => types.some((type) => streamOf(type).name === name));
+    const suffix = streams.length === STREAM_NAMES.length ? '' : `_${streams.join('_')}`;
+    return join(dataDir, 'state', `gap_marks${suffix}.json`);
   }
 
   private load(): void {

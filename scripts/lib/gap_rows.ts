@@ -58,6 +58,8 @@ export interface RowAfter extends RowBefore, Settled {}
 export interface FinderOptions {
   client: ClickHouseClient;
   database: string;
+  /** What is looked at; holes in other types are another store's. */
+  types: readonly DataType[];
   /** For the rows of gaps. */
   dataSource: string;
   /** A hole is a gap once the row after it has been there this long, ms. */
@@ -94,10 +96,10 @@ export function givenUpGaps(options: FinderOptions, since: number): Promise<GapR
   return gapsWhere(options, `status = 'unfillable' AND rows > ifNull(filled_rows, 0) AND closed_at > ${at(since)}`);
 }
 
-async function gapsWhere({ client, database }: FinderOptions, condition: string): Promise<GapRow[]> {
+async function gapsWhere({ client, database, types }: FinderOptions, condition: string): Promise<GapRow[]> {
   const query = [
     `SELECT exchange, market_type, symbol, instrument, gap_id, data_type, from_id, to_id, ${ms('from_time')}, ${ms('to_time')}, cause,`,
-    `toString(rows), ${ms('detected_at')}, data_source FROM ${database}.gaps_now WHERE ${condition} ORDER BY from_time DESC`,
+    `toString(rows), ${ms('detected_at')}, data_source FROM ${database}.gaps_now WHERE ${condition} AND ${isOf(types)} ORDER BY from_time DESC`,
   ].join(' ');
   return (await selectText(client, query, QUERY_LIMITS)).map((cells) => {
     const [exchange, market_type, symbol, instrument, gap_id, data_type, from_id, to_id, ...rest] = cells as string[];
@@ -127,6 +129,10 @@ async function gapsWhere({ client, database }: FinderOptions, condition: string)
   });
 }
 
+function isOf(types: readonly DataType[]): string {
+  return `data_type IN (${types.map((type) => `'${type}'`).join(', ')})`;
+}
+
 /** How many gaps are in which state, and the rows of them. */
 export interface GapCount {
   exchange: string;
@@ -137,8 +143,8 @@ export interface GapCount {
   filled_rows: number;
 }
 
-export async function countGaps({ client, database }: FinderOptions): Promise<GapCount[]> {
-  const query = `SELECT exchange, data_type, toString(status), count(), sum(ifNull(rows, 0)), sum(ifNull(filled_rows, 0)) FROM ${database}.gaps_now GROUP BY exchange, data_type, status ORDER BY ALL`;
+export async function countGaps({ client, database, types }: FinderOptions): Promise<GapCount[]> {
+  const query = `SELECT exchange, data_type, toString(status), count(), sum(ifNull(rows, 0)), sum(ifNull(filled_rows, 0)) FROM ${database}.gaps_now WHERE ${isOf(types)} GROUP BY exchange, data_type, status ORDER BY ALL`;
   return (await selectText(client, query, QUERY_LIMITS)).map(([exchange, data_type, status, ...numbers]) => {
     const [gaps, rows, filled_rows] = numbers.map(Number) as [number, number, number];
     return { exchange: exchange!, data_type: data_type!, status: status!, gaps, rows, filled_rows };

@@ -8,6 +8,7 @@ import type { ClickHouseClient, ClickHouseSettings } from '@clickhouse/client';
 import { selectText } from './clickhouse.ts';
 import { altered, globally, ofEveryShard, storedName } from './cluster.ts';
 import { crashPoint } from './crash_points.ts';
+import type { Lease } from './lease.ts';
 import type { Logger } from './log.ts';
 import { ABOUT_ARRIVAL, DATA_TYPES, type DataType, STREAM_COLUMNS, TABLES, type Table } from './rows.ts';
 import { tableSql } from './schema_sql.ts';
@@ -38,6 +39,8 @@ export interface ReplicationOptions {
   cold: Tier;
   /** Both databases are on one server: rows need not pass through here. */
   isOneServer: boolean;
+  /** Asked before anything is written or dropped: one replication at a time does that. Absent: whoever calls knows that it is alone. */
+  lease?: Pick<Lease, 'check'>;
   windowRows?: number;
   log: Logger;
 }
@@ -301,6 +304,7 @@ export class TableReplication {
     const where = `${source.where} AND ${lacking}`;
     const rows = spans === null ? null : await this.count(client, { table: source.table, where });
     if (rows === 0) return 0;
+    this.options.lease?.check();
     await client.command({
       query: `INSERT INTO ${this.coldTable} (${columns}) SELECT ${columns} FROM ${source.table} WHERE ${where}`,
       query_id: this.queryId('copy'),
@@ -314,6 +318,7 @@ export class TableReplication {
     const { hot, cold } = this.options;
     const staging = `${cold.database}.replication_staging_${this.name}`;
     const columns = this.columns.join(', ');
+    this.options.lease?.check();
     await cold.client.command({ query: `DROP TABLE IF EXISTS ${staging}`, clickhouse_settings: LIMITS });
     const definition = tableSql({ ...this.table, name: `replication_staging_${this.name}` }, 'cold', cold.database);
     await cold.client.command({ query: definition, clickhouse_settings: LIMITS });
@@ -431,7 +436,7 @@ function at(ms: string): string {
  */
 export async function dropOldDays(
   replication: TableReplication,
-  { hot, windowRows = WINDOW_ROWS, log }: ReplicationOptions,
+  { hot, windowRows = WINDOW_ROWS, lease, log }: ReplicationOptions,
   keepMs: number,
   now: number,
 ): Promise<string[]> {
@@ -453,6 +458,7 @@ export async function dropOldDays(
       continue;
     }
     const query = `ALTER TABLE ${altered(hot.client, table)} DROP PARTITION ${day}`;
+    lease?.check();
     await hot.client.command({ query, clickhouse_settings: LIMITS });
     log.info({ event: 'hot_day_dropped', table: replication.name, day });
     dropped.push(day!);

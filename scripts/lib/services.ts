@@ -3,6 +3,8 @@
  * service is one line here, and its unit is written by `npm run units`.
  */
 import type { Config } from './config.ts';
+import { EXCHANGES } from './rows.ts';
+import { STREAM_NAMES } from './streams.ts';
 
 /**
  * `core` captures and stores; `reader` reads what is stored; `demo` is there in a demo only; `keys` only for who has given keys.
@@ -28,6 +30,12 @@ export interface Service {
   /** Where /health is answered; null: nowhere. */
   port: ((config: Config) => number) | null;
 }
+
+/** Services of which one process may do all, or several a part each, by templates of systemd: what a part is, and the variable of its port. */
+export const INSTANCED: ReadonlyMap<string, { parts: readonly string[]; portSetting: string }> = new Map([
+  ['collector', { parts: EXCHANGES, portSetting: 'HEALTH_CHECK_PORT' }],
+  ['store', { parts: STREAM_NAMES, portSetting: 'HOT_STORAGE_HTTP_PORT' }],
+]);
 
 const STORED = ['store'];
 

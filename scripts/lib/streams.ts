@@ -1,7 +1,8 @@
 /** JetStream streams, durables and subjects: their one definition. */
 import { DATA_TYPES, type DataType, type Exchange, type MarketType } from './rows.ts';
 
-export type StreamName = 'MARKET_DATA' | 'ORDERBOOK_SNAP';
+export const STREAM_NAMES = ['MARKET_DATA', 'ORDERBOOK_SNAP'] as const;
+export type StreamName = (typeof STREAM_NAMES)[number];
 
 export interface StreamDefinition {
   name: StreamName;

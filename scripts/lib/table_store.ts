@@ -16,6 +16,7 @@ import { fence, insertLines, isPoison, selectText } from './clickhouse.ts';
 import { crashPoint, isGuarded } from './crash_points.ts';
 import { appendDeadLetters, type DeadLetter } from './deadletter.ts';
 import type { Checkpoint } from './durables.ts';
+import { type Lease, LeaseLapsed } from './lease.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
 import type { Delivery, PullConsumer } from './pull_consumer.ts';
@@ -58,6 +59,8 @@ export interface TableStoreOptions {
   cold: Place;
   ackWaitMs: number;
   consumer: PullConsumer;
+  /** Without it nothing is looked up nor inserted: another store may be at it. */
+  lease: Lease;
   meters: StoreMeters;
   stop: AbortSignal;
   log: Logger;
@@ -76,6 +79,11 @@ interface Batch {
 
 /** The broker went away while a batch was in hand: its messages come again, under whatever numbers they have then. */
 class Outdated extends Error {}
+
+/** Of the ids of all inserts into a type's table. */
+export function insertPrefix(type: DataType): string {
+  return `store:${TABLES[type].name}:`;
+}
 
 export class TableStore {
   readonly type: DataType;
@@ -301,11 +309,11 @@ export class TableStore {
 
   /** Looks, inserts what is missing, and comes back only when every row of the batch is in hot or in the deadletter. */
   private async store(batch: Batch): Promise<void> {
-    const { stop, log, hot } = this.options;
-    const prefix = `store:${TABLES[this.type].name}:`;
+    const { stop, log, hot, lease } = this.options;
     for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
       let asked = false;
       this.steps += 1;
+      await lease.whenHeld(stop, () => (this.steps += 1));
       this.refuseOutdated(batch);
       try {
         if (isGuarded('look')) await this.look(batch);
@@ -319,6 +327,8 @@ export class TableStore {
         return;
       } catch (error) {
         stop.throwIfAborted();
+        // Nothing was sent.
+        if (error instanceof LeaseLapsed) continue;
         this.figures.lastError = (error as Error).message.slice(0, 300);
         log.warn({ event: asked ? 'insert_unclear' : 'lookup_failed', type: this.type, err: error, wait_ms: wait });
         await pause(wait, stop);
@@ -329,18 +339,18 @@ export class TableStore {
         this.figures.unclear += 1;
         // Of what is left here, whoever numbers the stream anew makes sure.
         this.refuseOutdated(batch);
-        if (isGuarded('fence')) await this.fenced(hot.client, prefix);
+        if (isGuarded('fence')) await this.fenced(hot.client);
       }
     }
   }
 
   /** Waits until no insert of this table can happen any more, however long the database is away. */
-  private async fenced(client: ClickHouseClient, prefix: string): Promise<void> {
+  private async fenced(client: ClickHouseClient): Promise<void> {
     const { stop, log } = this.options;
     for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
       this.steps += 1;
       try {
-        await fence(client, prefix, this.table, stop);
+        await fence(client, insertPrefix(this.type), this.table, stop);
         return;
       } catch (error) {
         stop.throwIfAborted();
@@ -370,7 +380,8 @@ export class TableStore {
     if (rows.length === 0) return;
     this.steps += 1;
     const lines = insertBody(rows);
-    const queryId = `store:${TABLES[this.type].name}:${randomBytes(8).toString('hex')}`;
+    const queryId = `${insertPrefix(this.type)}${randomBytes(8).toString('hex')}`;
+    this.options.lease.check();
     try {
       await insertLines(this.options.hot.client, this.table, lines, queryId);
       crashPoint('store.inserted');

@@ -21,6 +21,7 @@ export type ClickHouseFault = (typeof CLICKHOUSE_FAULTS)[number];
 /** Longer than the clients' request timeout. */
 const LATE_MS = 45_000;
 const STATEMENT_CHARACTERS = 400;
+const KEEP_MS = 600_000;
 
 export class ClickHouseProxy {
   /** Chooses the fault of a request; null: forwarded as it is. */
@@ -29,7 +30,9 @@ export class ClickHouseProxy {
   private readonly server: Server;
 
   constructor(private readonly target: string) {
-    this.server = createServer((incoming, answer) => this.handle(incoming, answer));
+    // Longer than anything that is done to its clients: that a connection was closed meanwhile must not save them.
+    const options = { keepAliveTimeout: KEEP_MS };
+    this.server = createServer(options, (incoming, answer) => this.handle(incoming, answer));
   }
 
   async listen(port: number): Promise<void> {

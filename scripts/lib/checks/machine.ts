@@ -4,12 +4,12 @@ import type { ClickHouseClient } from '@clickhouse/client';
 import { z } from 'zod';
 import { selectText } from '../clickhouse.ts';
 import { clusterOf, storedName } from '../cluster.ts';
-import { healthOf } from '../collector_health.ts';
 import { shownUrl } from '../config.ts';
 import { badFiles, letterFiles, readLetter } from '../deadletter.ts';
 import { consumerInfo, wantedDurable } from '../durables.ts';
 import { badHarvestFiles, harvestLetterFiles } from '../harvest/letters.ts';
 import { connectOnce, differingMembers, streamInfo, wantedStream } from '../jetstream.ts';
+import { healthOf } from '../joint_health.ts';
 import { linesOf } from '../jsonl.ts';
 import { DATA_TYPES, TABLES } from '../rows.ts';
 import { localTableSql } from '../schema_cluster.ts';
@@ -41,7 +41,7 @@ export const services: Check = {
       hot: withoutAnswer(config.clickhouseUrl, () => databaseAnswers(hot)),
       cold: withoutAnswer(config.coldClickhouseUrl, () => databaseAnswers(cold)),
       collector: wordOf(config.collectorPorts),
-      store: wordOf([config.storePort]),
+      store: wordOf(config.storePorts),
       replicate: wordOf([config.replicatePort]),
     };
     const findings: Finding[] = [];

@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import { z } from 'zod';
 import { readJson } from '../files.ts';
 import { RESTARTS_FILE } from '../processes.ts';
-import { SERVICES } from '../services.ts';
+import { INSTANCED, SERVICES } from '../services.ts';
 import { type Check, type Context, type Finding, NotApplicable } from './check.ts';
 
 const MIB = 2 ** 20;
@@ -68,11 +68,11 @@ function processesOf({ config, limits }: Context): Process[] {
     metrics: `http://127.0.0.1:${port}/metrics`,
     mostMib: limits.service_memory_mib,
   });
+  const all = (name: string, ports: readonly number[]) =>
+    ports.map((port) => service(ports.length === 1 ? name : `${name} ${port}`, port));
   return [
-    ...config.collectorPorts.map((port, _, { length }) =>
-      service(length === 1 ? 'collector' : `collector ${port}`, port),
-    ),
-    service('store', config.storePort),
+    ...all('collector', config.collectorPorts),
+    ...all('store', config.storePorts),
     service('replicate', config.replicatePort),
     {
       name: 'clickhouse_embedded',
@@ -108,7 +108,9 @@ async function restartCounts({ config }: Context): Promise<Restarts | null> {
     const since = new Date(written.data.since).toISOString();
     return { counts: new Map(Object.entries(written.data.restarts)), since, evidence: path };
   }
-  const units = [...SERVICES.map(({ unit }) => unit), 'collector@*'].map((name) => `marketprism-${name}.service`);
+  const units = [...SERVICES.map(({ unit }) => unit), ...[...INSTANCED.keys()].map((name) => `${name}@*`)].map(
+    (name) => `marketprism-${name}.service`,
+  );
   const args = ['show', '--property=Id,LoadState,NRestarts', ...units];
   try {
     const { stdout } = await promisify(execFile)('systemctl', args, { timeout: ANSWER_WITHIN_MS });

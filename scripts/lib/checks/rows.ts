@@ -158,6 +158,7 @@ async function findHoles(context: Context): Promise<Holes> {
   const options: FinderOptions = {
     client: hot,
     database: config.hotDatabase,
+    types: DATA_TYPES,
     dataSource: config.mode,
     ageMs: config.gapAgeMs * 2 + DECLARED_WITHIN_MS,
     collectorStart: async () => null,

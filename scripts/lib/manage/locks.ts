@@ -5,11 +5,12 @@ import { type LockHolder, lockHolder, socketOf } from '../lock.ts';
 import { listenerOnSocket } from '../procfs.ts';
 import { EXCHANGES } from '../rows.ts';
 import { STATE_FILE } from '../series.ts';
+import { STREAM_NAMES } from '../streams.ts';
 
 /** Of one process each, in any data directory. */
 const NAMES = [
   'npm start',
-  'store',
+  ...STREAM_NAMES.map((name) => `store ${name}`),
   'replicate',
   'monitor',
   'major events',

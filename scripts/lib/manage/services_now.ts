@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { readJson } from '../files.ts';
 import { RESTARTS_FILE } from '../processes.ts';
 import { CpuMeter, listenersOn, type ProcessNow, readProcesses, secondsSinceBoot, treeOf } from '../procfs.ts';
-import type { Service } from '../services.ts';
+import { INSTANCED, type Service } from '../services.ts';
 import type { Verdict } from '../status.ts';
 import { askHealth, type Health, isAskable } from './health.ts';
 import { heldLocks, holderPid } from './locks.ts';
@@ -131,9 +131,9 @@ async function pidByHand(name: string, { config }: ServiceSet): Promise<number |
     return listenersOn([port]).get(port)?.[0] ?? null;
   }
   if (name === 'clickhouse_embedded') return holderPid(join(dataDir, 'clickhouse'), name);
-  if (name !== 'collector') return holderPid(dataDir, name);
-  // It may have been told another name than this shell.
-  const held = (await heldLocks(dataDir, collectorId)).find((each) => each.name.startsWith('collector '));
+  if (!INSTANCED.has(name)) return holderPid(dataDir, name);
+  // A lock for each part; a collector may have been told another name than this shell.
+  const held = (await heldLocks(dataDir, collectorId)).find((each) => each.name.startsWith(`${name} `));
   return held === undefined ? null : holderPid(held.directory, held.name);
 }
 

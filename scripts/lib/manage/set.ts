@@ -7,7 +7,7 @@ import { join, resolve } from 'node:path';
 import { OperatorError } from '../cli.ts';
 import { type Config, loadConfig, MODES, type Mode } from '../config.ts';
 import { directoryOf, environmentOf, type ProcessNow, readProcesses } from '../procfs.ts';
-import { SERVICES, type Service, serviceOf } from '../services.ts';
+import { INSTANCED, SERVICES, type Service, serviceOf } from '../services.ts';
 import { TARGET } from '../systemd/units.ts';
 import { holderPid } from './locks.ts';
 import { environmentFrom, nameOf, type Systemd, type Unit } from './systemd.ts';
@@ -77,7 +77,7 @@ function systemdSet(shell: NodeJS.ProcessEnv, units: readonly Unit[]): ServiceSe
   return { supervisor: 'systemd', config, env, expected, units, up: null, note: null };
 }
 
-/** What all of the units' services are told. One of several collectors is told more, which is its own. */
+/** What all of the units' services are told. One of several collectors or stores is told more, which is its own. */
 function unitEnvironment(units: readonly Unit[]): Record<string, string> {
   const told: Record<string, string> = {};
   for (const unit of units) if (!unit.id.includes('@')) Object.assign(told, environmentOfUnit(unit));
@@ -111,13 +111,13 @@ function readable<T>(read: () => T): T | null {
   }
 }
 
-/** One collector per exchange is the same service, with ports of its own. */
+/** One collector per exchange, or store per stream, is the same service, with ports of its own. */
 function serviceOfUnit(unit: Unit): Service[] {
   const name = nameOf(unit.id);
   if (name === null) return [];
   const known = SERVICES.find((each) => each.name === name.replace(/@.*/, ''))!;
   if (known.name === name) return [known];
-  const port = Number(environmentOfUnit(unit).HEALTH_CHECK_PORT);
+  const port = Number(environmentOfUnit(unit)[INSTANCED.get(known.name)!.portSetting]);
   return [{ ...known, name, port: port > 0 ? () => port : null }];
 }
 

@@ -1,8 +1,8 @@
 /** All that `manage.ts status` shows, asked for: services, the pipeline's figures, streams, gaps and books. */
 
 import { createClickHouse, hotServer, selectText } from '../clickhouse.ts';
-import { healthOf } from '../collector_health.ts';
 import { type Config, shownUrl } from '../config.ts';
+import { healthOf } from '../joint_health.ts';
 import {
   type Answered,
   type CollectorFigures,

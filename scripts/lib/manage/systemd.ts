@@ -2,12 +2,12 @@
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { OperatorError } from '../cli.ts';
-import { SERVICES } from '../services.ts';
+import { INSTANCED, SERVICES } from '../services.ts';
 import { TARGET } from '../systemd/units.ts';
 
-/** Of one collector per exchange. */
-const INSTANCES = 'marketprism-collector@*.service';
-const INSTANCE = /^marketprism-collector@(.+)\.service$/;
+/** Of one collector per exchange, of one store per stream. */
+const INSTANCES = [...INSTANCED.keys()].map((name) => `marketprism-${name}@*.service`);
+const INSTANCE = new RegExp(`^marketprism-((?:${[...INSTANCED.keys()].join('|')})@.+)\\.service$`);
 /** A question is answered at once; an order takes as long as the units' own limits. */
 const ANSWER_WITHIN_MS = 10_000;
 const MOST_OUTPUT_BYTES = 16 * 2 ** 20;
@@ -120,15 +120,14 @@ export function environmentFrom(text: string): Record<string, string> {
 
 /** `marketprism-UNIT.service`. */
 export function unitOf(name: string): string {
-  const instance = /^collector@(.+)$/.exec(name)?.[1];
-  if (instance !== undefined) return `marketprism-collector@${instance}.service`;
+  if (INSTANCED.has(name.replace(/@.*/, '')) && name.includes('@')) return `marketprism-${name}.service`;
   return `marketprism-${SERVICES.find((each) => each.name === name)?.unit ?? name}.service`;
 }
 
 /** The name of the service that a unit runs; null: it is none of ours. */
 export function nameOf(id: string): string | null {
   const instance = INSTANCE.exec(id)?.[1];
-  if (instance !== undefined) return `collector@${instance}`;
+  if (instance !== undefined) return instance;
   return SERVICES.find(({ unit }) => id === `marketprism-${unit}.service`)?.name ?? null;
 }
 
@@ -149,7 +148,7 @@ export class Systemd {
   }
 
   private async instances(): Promise<string[]> {
-    const { stdout } = await this.ask(['list-units', '--all', '--plain', '--no-legend', '--full', INSTANCES]);
+    const { stdout } = await this.ask(['list-units', '--all', '--plain', '--no-legend', '--full', ...INSTANCES]);
     return stdout.split('\n').flatMap((line) => line.trim().split(/\s+/)[0] || []);
   }
 

@@ -11,6 +11,7 @@ import { logrotateConfig } from '../logrotate.ts';
 import { type Command, type ManageContext, onlyFlags } from '../manage/command.ts';
 import { EXCHANGES } from '../rows.ts';
 import { SERVICES } from '../services.ts';
+import { STREAM_NAMES } from '../streams.ts';
 import { streamBudget } from '../system.ts';
 import { codeStep } from './code.ts';
 import {
@@ -32,7 +33,9 @@ const ROTATION = '/etc/logrotate.d/marketprism';
 const DEBIAN_BROKER = 'nats-server.service';
 const TOKEN_BYTES = 24;
 /** The first of a pair of ports for each exchange that has a process of its own: health, and metrics a hundred above. */
-const FIRST_PORT = 8101;
+const FIRST_COLLECTOR_PORT = 8101;
+/** The first of a port for each stream that has a store of its own. */
+const FIRST_STORE_PORT = 8121;
 
 const HELP = {
   name: 'install',
@@ -95,19 +98,29 @@ function modeStep(path: string, mode: string | null): Step {
   };
 }
 
-function collectorSettings(): Step[] {
-  return EXCHANGES.map((exchange, place) => {
-    const port = FIRST_PORT + place;
-    const text = [
-      `# marketprism-collector@${exchange}.service: one process for this exchange, with ports of its own`,
-      `MARKETPRISM_EXCHANGES=${exchange}`,
-      `MARKETPRISM_COLLECTOR_ID=${exchange}`,
-      `HEALTH_CHECK_PORT=${port}`,
-      `METRICS_PORT=${port + 100}`,
-      '',
-    ].join('\n');
-    return firstFileStep(join(PLACES.config, `collector-${exchange}.env`), () => text, 0o640, readers);
+/** For `marketprism-SERVICE@PART.service`: one process for this part, with ports of its own. */
+function instanceSettings(): Step[] {
+  const collectors = EXCHANGES.map((exchange, place) => {
+    const port = FIRST_COLLECTOR_PORT + place;
+    const settings = {
+      ...{ MARKETPRISM_EXCHANGES: exchange, MARKETPRISM_COLLECTOR_ID: exchange },
+      ...{ HEALTH_CHECK_PORT: port, METRICS_PORT: port + 100 },
+    };
+    return instanceStep('collector', exchange, settings);
   });
+  const stores = STREAM_NAMES.map((stream, place) =>
+    instanceStep('store', stream, {
+      MARKETPRISM_STORE_STREAMS: stream,
+      HOT_STORAGE_HTTP_PORT: FIRST_STORE_PORT + place,
+    }),
+  );
+  return [...collectors, ...stores];
+}
+
+function instanceStep(service: string, part: string, settings: Record<string, string | number>): Step {
+  const lines = Object.entries(settings).map(([name, value]) => `${name}=${value}\n`);
+  const text = `# marketprism-${service}@${part}.service\n${lines.join('')}`;
+  return firstFileStep(join(PLACES.config, `${service}-${part}.env`), () => text, 0o640, readers);
 }
 
 /** Units of an earlier version that are none any more. */
@@ -198,7 +211,7 @@ function installSteps(mode: string | null, node: string): Step[] {
     directoryStep(PLACES.cache, 0o755, owner),
     firstFileStep(environment, firstSettings, 0o640, readers),
     modeStep(environment, mode),
-    ...collectorSettings(),
+    ...instanceSettings(),
     firstFileStep(
       join(PLACES.config, 'credentials', 'MARKETPRISM_API_TOKEN'),
       () => `${randomBytes(TOKEN_BYTES).toString('hex')}\n`,

@@ -5,7 +5,7 @@
 import { BROKER_MEMORY } from '../broker.ts';
 import { CREDENTIAL_PREFIX } from '../config.ts';
 import { DEFAULT_SESSIONS, engineEnvironment } from '../embedded/environment.ts';
-import { nodeFlags, SERVICES, type Service } from '../services.ts';
+import { INSTANCED, nodeFlags, SERVICES, type Service } from '../services.ts';
 
 /** Where an installation is. Units hold these; an installation with others replaces them. */
 export const PLACES = {
@@ -23,7 +23,6 @@ export const PLACES = {
 export const USER = 'marketprism';
 export const TARGET = 'marketprism.target';
 export const FAILED = 'marketprism-failed@.service';
-export const COLLECTOR_TEMPLATE = 'marketprism-collector@.service';
 
 /** @param name of a service, as the table has it */
 export function unitOf({ unit }: Pick<Service, 'unit'>): string {
@@ -58,8 +57,11 @@ function sandbox({ name }: Pick<Service, 'name'>, isLocal: boolean): Section {
     ...on('RestrictNamespaces', 'RestrictRealtime', 'RestrictSUIDSGID', 'LockPersonality', 'RemoveIPC'),
     ['ProtectSystem', 'strict'],
     ['ProtectProc', 'invisible'],
-    // The engine and the monitor look at the machine's memory and disks there, the collector at the number of its boot.
-    ['ProcSubset', ['clickhouse_embedded', 'monitor', 'collector'].includes(name) ? 'all' : 'pid'],
+    // The engine and the monitor look at the machine's memory and disks there, collector, store and replication at the number of its boot.
+    [
+      'ProcSubset',
+      ['clickhouse_embedded', 'monitor', 'collector', 'store', 'replicate'].includes(name) ? 'all' : 'pid',
+    ],
     ['CapabilityBoundingSet', ''],
     ['AmbientCapabilities', ''],
     ['DevicePolicy', 'closed'],
@@ -227,16 +229,16 @@ function serviceFile(service: Service): string {
   });
 }
 
-/** One exchange per process: instances are named after exchanges, and take their ports from a file of the installation. */
-function collectorTemplate(): string {
-  const service = byName.get('collector')!;
+/** One part per process: instances are named after exchanges or streams, and take their ports from a file of the installation. */
+function templateOf(name: string): string {
+  const service = byName.get(name)!;
   return fileOf({
     Unit: [
-      ['Description', `MarketPrism: %i to JetStream`],
+      ['Description', `MarketPrism: ${service.what} (%i)`],
       ['Documentation', `file:${PLACES.code}/README.md`],
       ...orderOf(service),
       ['PartOf', TARGET],
-      // Either one process for all exchanges, or one for each.
+      // Either one process for all, or one for each.
       ['Conflicts', unitOf(service)],
       ['StartLimitIntervalSec', String(STARTS.within)],
       ['StartLimitBurst', String(STARTS.most)],
@@ -245,8 +247,8 @@ function collectorTemplate(): string {
     Service: [
       ...surroundings(),
       // After the common one, so that it has the last word.
-      ['EnvironmentFile', `${PLACES.config}/collector-%i.env`],
-      ...startSection({ ...service, unit: 'collector-%i' }),
+      ['EnvironmentFile', `${PLACES.config}/${name}-%i.env`],
+      ...startSection({ ...service, unit: `${service.unit}-%i` }),
       ...limits(service),
       ...sandbox(service, false),
     ],
@@ -287,7 +289,7 @@ function targetFile(): string {
 /** Every file of `systemd/` that is made: name and text. */
 export function unitFiles(): Map<string, string> {
   const files = new Map(SERVICES.map((service) => [unitOf(service), serviceFile(service)]));
-  files.set(COLLECTOR_TEMPLATE, collectorTemplate());
+  for (const name of INSTANCED.keys()) files.set(`marketprism-${byName.get(name)!.unit}@.service`, templateOf(name));
   files.set(FAILED, failedTemplate());
   files.set(TARGET, targetFile());
   return files;

@@ -121,7 +121,7 @@ export class Overview {
     // Each counter is read at the moment of its own answer, and not when the slowest one came.
     const [collector, store, replicate, monitor, broker, hot, cold, letters, disk] = await Promise.all([
       askCollectors(config.collectorPorts).then((asked) => this.takeCollector(asked)),
-      askStore(config.storePort).then((asked) => this.takeStore(asked)),
+      askStore(config.storePorts).then((asked) => this.takeStore(asked)),
       askReplicate(config.replicatePort).then((asked) => {
         this.takeService('replicate', asked, (document) =>
           [...replicatedOf(document)].map(([table, { copied }]) => [table, copied]),

@@ -1,6 +1,6 @@
 /** What the services of the pipeline say of themselves at their /health, as far as the overview needs it. */
 import { z } from 'zod';
-import { healthOf } from '../collector_health.ts';
+import { healthOf } from '../joint_health.ts';
 import type { CheckStatus } from '../service.ts';
 
 /** A service that answers later than this is away for the overview, ms: the others' figures do not wait for it. */
@@ -77,11 +77,11 @@ export type ReplicateDocument = z.output<typeof REPLICATE>;
 export type Asked<T> = { document: T } | { fault: string };
 
 export const askCollectors = (ports: readonly number[]) => ask(ports, 'collector.ts', COLLECTOR);
-export const askStore = (port: number) => ask([port], 'store.ts', DOCUMENT);
+export const askStore = (ports: readonly number[]) => ask(ports, 'store.ts', DOCUMENT);
 export const askReplicate = (port: number) => ask([port], 'replicate.ts', REPLICATE);
 export const askMonitor = (port: number) => ask([port], 'monitor.ts', DOCUMENT);
 
-/** @param ports of one service; of several collectors */
+/** @param ports of one service; of several collectors or stores */
 async function ask<T>(ports: readonly number[], script: string, schema: z.ZodType<T>): Promise<Asked<T>> {
   const port = ports.join(', ');
   try {

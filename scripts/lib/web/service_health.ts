@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { healthOf } from '../collector_health.ts';
+import { healthOf } from '../joint_health.ts';
 import { SERIES_STATE, STATE_FILE } from '../series.ts';
 import type { Check, CheckStatus } from '../service.ts';
 import { SCRIPT_STATE } from './desk_files.ts';
@@ -49,10 +49,10 @@ const SERVICE = z.object({
 
 /** All checks by their name. What cannot be asked is one that says so. */
 export async function serviceChecks(context: WebContext): Promise<Record<string, Check>> {
-  const { collectorPorts, storePort, replicatePort, monitorPort } = context.config;
+  const { collectorPorts, storePorts, replicatePort, monitorPort } = context.config;
   const services = {
     collector: collectorPorts,
-    store: [storePort],
+    store: storePorts,
     replicate: [replicatePort],
     monitor: [monitorPort],
   };
@@ -61,7 +61,7 @@ export async function serviceChecks(context: WebContext): Promise<Record<string,
   return { ...Object.fromEntries(await Promise.all(asked)), clickhouse: await database, ...deskChecks(context) };
 }
 
-/** @param ports of one service; of several collectors */
+/** @param ports of one service; of several collectors or stores */
 async function askService(ports: readonly number[]): Promise<Check> {
   const began = performance.now();
   const [port] = ports;

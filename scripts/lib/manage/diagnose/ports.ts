@@ -1,6 +1,8 @@
 /** Who listens where: a service of ours, or a stranger that keeps it from starting. */
+
 import { MONITOR_OFFSET } from '../../broker.ts';
 import { listenersOn, type ProcessNow, readProcesses, treeOf } from '../../procfs.ts';
+import { INSTANCED } from '../../services.ts';
 import type { ServiceSet } from '../set.ts';
 import { type DiagnoseContext, type Finding, finding, ok, type Probe } from './finding.ts';
 
@@ -40,16 +42,15 @@ function portsOf({ config, expected }: ServiceSet): Port[] {
         setting: 'CLICKHOUSE_URL, or npm start -- --clickhouse-port',
       })),
     ]),
-    // One, or one for each exchange.
-    ...expected.flatMap(({ name, port }) =>
-      port === null || !/^collector(@|$)/.test(name)
-        ? []
-        : { port: port(config), service: name, setting: 'HEALTH_CHECK_PORT' },
-    ),
+    // One, or one for each exchange or stream.
+    ...expected.flatMap(({ name, port }) => {
+      const instanced = INSTANCED.get(name.replace(/@.*/, ''));
+      if (port === null || instanced === undefined) return [];
+      return { port: port(config), service: name, setting: instanced.portSetting };
+    }),
     ...(expected.some(({ name }) => name === 'collector')
       ? [{ port: config.metricsPort, service: 'collector', setting: 'METRICS_PORT' }]
       : []),
-    { port: config.storePort, service: 'store', setting: 'HOT_STORAGE_HTTP_PORT' },
     { port: config.replicatePort, service: 'replicate', setting: 'COLD_STORAGE_HTTP_PORT' },
     { port: config.monitorPort, service: 'monitor', setting: 'MONITOR_HTTP_PORT' },
     { port: config.webPort, service: 'web', setting: 'WEB_HTTP_PORT' },

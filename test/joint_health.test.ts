@@ -3,9 +3,9 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { after, describe, it } from 'node:test';
 import { UsageError } from '../scripts/lib/cli.ts';
-import { healthOf } from '../scripts/lib/collector_health.ts';
 import { loadConfig } from '../scripts/lib/config.ts';
 import { freePort } from '../scripts/lib/free_port.ts';
+import { healthOf } from '../scripts/lib/joint_health.ts';
 
 const servers: Server[] = [];
 after(() => Promise.all(servers.map((each) => new Promise((done) => each.close(done)))));
@@ -55,7 +55,7 @@ describe('what several collectors say', () => {
       checks: Record<string, object>;
     };
     assert.equal(document.status, 'unhealthy');
-    assert.deepEqual(document.checks[`collector ${away}`], {
+    assert.deepEqual(document.checks[`port ${away}`], {
       status: 'unhealthy',
       error_message: 'does not answer',
       response_time: null,

@@ -1,6 +1,6 @@
 /**
- * What the collectors say of themselves, as one document: one process for all exchanges, or one for each (marketprism-collector@EXCHANGE.service), which whoever
- * looks at them need not tell apart.
+ * What a service says of itself, as one document: also where several processes do a part each (marketprism-collector@EXCHANGE.service,
+ * marketprism-store@STREAM.service), which whoever looks at them need not tell apart.
  */
 
 type Json = string | number | boolean | null | Json[] | { [member: string]: Json };
@@ -10,8 +10,8 @@ type Document = { [member: string]: Json };
 const STATUSES = ['healthy', 'degraded', 'unhealthy'];
 
 /**
- * /health of a service, or of the collectors on these ports.
- * @throws Error as `fetch` does when none answers. One of several that does not is a check of its own, `collector PORT`, that says so
+ * /health of a service, or of the collectors or stores on these ports.
+ * @throws Error as `fetch` does when none answers. One of several that does not is a check of its own, `port PORT`, that says so
  */
 export async function healthOf(ports: readonly number[], timeoutMs: number): Promise<unknown> {
   const asked = await Promise.allSettled(ports.map((port) => healthAt(port, timeoutMs)));
@@ -30,7 +30,7 @@ async function healthAt(port: number, timeoutMs: number): Promise<Json> {
 
 function awayDocument(port: number): Document {
   const check = { status: 'unhealthy', error_message: 'does not answer', response_time: null };
-  return { status: 'unhealthy', checks: { [`collector ${port}`]: check } };
+  return { status: 'unhealthy', checks: { [`port ${port}`]: check } };
 }
 
 function isDocument(value: Json | undefined): value is Document {
