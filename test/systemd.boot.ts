@@ -192,6 +192,34 @@ describe('on a booted machine', { skip: trouble ?? false }, () => {
     );
   });
 
+  it('manage.ts shows what a service logs, and goes on with it, and restarts that one alone', async () => {
+    const shown = (...args: string[]) => {
+      const { code, stdout } = manage('logs', ...args);
+      assert.equal(code, 0, args.join(' '));
+      return stdout
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line) as Record<string, string>);
+    };
+    const lines = shown('store', '-n', '200');
+    assert.deepEqual([...new Set(lines.map(({ service }) => service))], ['store']);
+    assert.ok(lines.some(({ event }) => event === 'started'));
+    assert.ok(shown('all', '-n', '3', '--level', 'info').length >= running.length);
+    const pids = () => new Map(units.map((unit) => [unit, stateOf(unit).pid]));
+    const before = pids();
+    const program = `node --import tsx ${PLACES.code}/scripts/manage.ts`;
+    const follow = `timeout --signal=INT 45 ${program} logs web -f -n 1 > /tmp/followed & ${program} restart web; code=$?; wait; exit $code`;
+    assert.equal(machine.tried('sh', '-c', `cd ${PLACES.code} && ${follow}`).code, 0);
+    const web = unitNamed('web');
+    assert.deepEqual(
+      [...pids()].filter(([unit, pid]) => before.get(unit) !== pid).map(([unit]) => unit),
+      [web],
+    );
+    assert.equal(stateOf(web).restarts, 0, 'it did not fail');
+    const followed = machine.run('cat', '/tmp/followed');
+    for (const event of ['stopping', 'started']) assert.ok(followed.includes(`"event":"${event}"`), followed);
+  });
+
   it('a process that is stopped is ended by its watchdog, and one that is killed comes back, each by itself, and nothing is lost', async () => {
     const stopped = unitNamed('sar_slope_collector');
     const before = new Map(units.map((unit) => [unit, stateOf(unit)]));
@@ -330,6 +358,26 @@ describe('on a booted machine', { skip: trouble ?? false }, () => {
     assert.equal(stateOf(unitNamed('collector')).active, 'inactive', 'the one for all has made room');
     machine.run('systemctl', 'start', unitNamed('collector'));
     assert.equal(stateOf(one).active, 'inactive');
+  });
+
+  it('a stream can have a store of its own', async () => {
+    const parts = ['MARKET_DATA', 'ORDERBOOK_SNAP'].map((stream) => `marketprism-store@${stream}.service`);
+    machine.run('systemctl', 'start', ...parts);
+    assert.deepEqual(
+      parts.map((unit) => stateOf(unit).active),
+      ['active', 'active'],
+    );
+    assert.equal(stateOf(unitNamed('store')).active, 'inactive', 'the one for all has made room');
+    const stored = trades();
+    await until('rows flow', 90_000, () => trades() > stored);
+    const named = manage('logs', 'store@MARKET_DATA', '-n', '50').stdout;
+    assert.match(named, /"event":"checkpoints","stream":"MARKET_DATA"/);
+    assert.doesNotMatch(named, /"stream":"ORDERBOOK_SNAP"/);
+    machine.run('systemctl', 'start', unitNamed('store'));
+    assert.deepEqual(
+      parts.map((unit) => stateOf(unit).active),
+      ['inactive', 'inactive'],
+    );
   });
 
   it('what is uninstalled is gone, but for data and settings', () => {
