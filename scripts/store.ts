@@ -229,13 +229,8 @@ async function takeLeases(
 ): Promise<Map<DataType, Checkpoint>> {
   const { config, log, leases, checkpoints } = store;
   const known = new Map<DataType, Checkpoint>();
-  const taken = new Set<StreamName>();
-  const names = [...leases.keys()];
-  const take = async ([name, lease]: [StreamName, Lease], place: number) => {
-    // In one order everywhere: two that want both do not hold one each.
-    const mayTake = () => names.slice(0, place).every((each) => taken.has(each));
-    const before = await lease.take(stop, patient, mayTake);
-    taken.add(name);
+  const take = async (name: StreamName, lease: Lease, turn: Promise<unknown>) => {
+    const before = await lease.take(stop, patient, turn);
     void lease.keep(stop).catch(onLost);
     const own = checkpoints.get(name)!.read();
     const left = checkpointsLeft(before?.state, config.hotDatabase);
@@ -244,7 +239,10 @@ async function takeLeases(
     for (const [type, checkpoint] of newest) known.set(type, checkpoint);
     log.info({ event: 'checkpoints', stream: name, types: newest.size, from: newest === own ? 'disk' : 'lease' });
   };
-  await Promise.all([...leases].map(take));
+  const takes: Promise<void>[] = [];
+  // In one order everywhere: two that want both do not hold one each.
+  for (const [name, lease] of leases) takes.push(take(name, lease, Promise.all(takes)));
+  await Promise.all(takes);
   return known;
 }
 

@@ -188,15 +188,21 @@ export class Lease {
   /**
    * Takes it, and waits as long as another holds it.
    * @param patient false: who finds it held by another fails at once
-   * @param mayTake until it says so, only who holds it is looked at: of several, leases are taken in an order that is the same everywhere
+   * @param turn before it comes, only who holds it is looked at: of several, leases are taken in an order that is the same everywhere
    * @returns what the holder before left; null: there was none
    * @throws OperatorError saying who holds it; the reason of `stop`
    */
-  async take(stop: AbortSignal, patient = true, mayTake: () => boolean = () => true): Promise<Before | null> {
+  async take(stop: AbortSignal, patient = true, turn: Promise<unknown> = Promise.resolve()): Promise<Before | null> {
     const { place, log } = this.options;
     const { holdMs, againMs, awayMs, lookMs } = this.times;
     let seen = { revision: -1, since: 0 };
     let wait = lookMs;
+    let isTurn = false;
+    const came = turn.then(() => {
+      isTurn = true;
+    });
+    // Told by the wait for it, if there is one.
+    came.catch(() => undefined);
     /** Of another place, that was seen to have it. */
     let other: string | null = null;
     for (;;) {
@@ -226,8 +232,8 @@ export class Lease {
           continue;
         }
       }
-      if (!mayTake()) {
-        await pause(againMs, stop);
+      if (!isTurn) {
+        await Promise.race([came, pause(lookMs, stop)]);
         continue;
       }
       this.carried = found?.record.state ?? null;

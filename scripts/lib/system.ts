@@ -6,33 +6,17 @@ import { connect, type NatsConnection } from 'nats';
 import { request } from 'undici';
 import { brokerPlan, findNatsServer, natsAnswers } from './broker.ts';
 import { OperatorError } from './cli.ts';
-import { coldServer, createClickHouse, hotServer } from './clickhouse.ts';
 import { type Config, loadConfig, type Mode, shownUrl } from './config.ts';
 import { unacknowledged } from './durables.ts';
 import { DEFAULT_SESSIONS, engineEnvironment } from './embedded/environment.ts';
 import { readJson, writeJsonAtomic } from './files.ts';
 import { ensureStreams } from './jetstream.ts';
 import { linesOfAll } from './jsonl.ts';
-import {
-  balance,
-  countFound,
-  countGaps,
-  countInGaps,
-  countPublished,
-  countStored,
-  type DistinctPublished,
-  distinctPublished,
-  type Figures,
-  type GappedStream,
-  gapsOfUnknownSize,
-  type LedgerReport,
-  ledgerKey,
-  type Published,
-} from './ledger.ts';
+import { type GappedStream, type LedgerReport, ledgerKey } from './ledger.ts';
 import { createLogger } from './log.ts';
 import { pause } from './pause.ts';
 import { Child, type ChildExit, type ChildPlan, RESTARTS_FILE, scriptPlan, waitFor } from './processes.ts';
-import type { DataType } from './rows.ts';
+import { drawLedger } from './run_ledger.ts';
 import { steadyNow } from './steady.ts';
 import { type StreamName, streamDefinitions } from './streams.ts';
 
@@ -170,7 +154,7 @@ export class System {
     for (const { name, env: own } of this.collectors) {
       this.launch({ ...scriptPlan('collector', [], own, logDir), name });
     }
-    await this.ready('store', async () => (await getJson(config.storePort)) !== null);
+    await this.ready('store', async () => isStoring(await getJson(config.storePort)));
     for (const { name, config: own } of this.collectors) {
       await this.ready(name, async () => (await getJson(own.healthPort)) !== null);
     }
@@ -295,39 +279,9 @@ export class System {
     const { plan } = this;
     const seconds = (Date.now() - this.startedAt) / 1000;
     const sent = await this.quiet();
-    const client = createClickHouse(hotServer(plan.config), 'marketprism-up');
-    const coldClient = createClickHouse(coldServer(plan.config), 'marketprism-up');
-    const published: Published = { rows: new Map(), byBoot: new Map() };
-    const { hotDatabase } = plan.config;
-    try {
-      const figures = await this.withNats(async (nats): Promise<Figures> => {
-        const streams = Object.keys(this.bases) as StreamName[];
-        for (const name of streams) await countPublished(nats, name, this.bases[name], published);
-        const received = await this.received(nats, published);
-        const stored = await countStored(client, hotDatabase, this.bases);
-        const cold = await countStored(coldClient, plan.config.coldDatabase, this.bases);
-        const fewer = new Set(
-          [...received.keys()].filter((key) => received.get(key)! > (stored.get(key)?.unique ?? 0)),
-        );
-        const found = new Map<string, number>();
-        for (const name of fewer.size === 0 ? [] : streams) {
-          const counts = await countFound(nats, client, hotDatabase, name, this.bases[name], fewer);
-          for (const [key, count] of counts) found.set(key, count);
-        }
-        const gaps = await countGaps(client, hotDatabase, this.bases.MARKET_DATA);
-        if (plan.mode === 'demo') {
-          for (const stream of await gapsOfUnknownSize(client, hotDatabase, this.bases.MARKET_DATA)) {
-            const keys = await this.sentKeys(stream);
-            const key = ledgerKey(stream.exchange, stream.data_type);
-            gaps.set(key, (gaps.get(key) ?? 0) + (await countInGaps(client, hotDatabase, stream, keys)));
-          }
-        }
-        return { received, published: published.rows, stored, cold, found, gaps, sent };
-      });
-      return balance(plan.mode, Math.round(seconds * 10) / 10, figures);
-    } finally {
-      await Promise.all([client.close(), coldClient.close()]);
-    }
+    const sentKeys = plan.mode === 'demo' ? (stream: GappedStream) => this.sentKeys(stream) : null;
+    const run = { ...plan, startedAt: this.startedAt, bases: this.bases, sent, sentKeys };
+    return this.withNats((nats) => drawLedger(run, seconds, nats));
   }
 
   /** A last round of the replication, after all is stored. */
@@ -553,31 +507,6 @@ export class System {
     if (last === undefined) throw new OperatorError('exchange_sim has not said where it listens');
     return last;
   }
-
-  /** What the collector accepted in this run: its own count, and what earlier runs of it, which were killed, had published. */
-  private async received(nats: NatsConnection, published: Published): Promise<Map<string, number>> {
-    const { config } = this.plan;
-    const report = readJson(join(config.dataDir, 'state', `collector-${config.collectorId}.json`)) as {
-      boot: string;
-      started: number;
-      rows: { exchange: string; data_type: DataType; received: number }[];
-    } | null;
-    const current = report !== null && report.started >= this.startedAt ? report : null;
-    const boot = current?.boot ?? '';
-    const own = new Map(current?.rows.map((row) => [ledgerKey(row.exchange, row.data_type), row.received]));
-    if ([...published.byBoot.keys()].every((each) => each === boot)) return own;
-    // The same row may have been accepted before and after the kill: it counts once.
-    const keys: DistinctPublished = { all: new Map(), ofBoot: new Map() };
-    for (const name of Object.keys(this.bases) as StreamName[]) {
-      await distinctPublished(nats, name, this.bases[name], boot, keys);
-    }
-    const out = new Map(own);
-    for (const [key, all] of keys.all) {
-      const unpublished = Math.max((own.get(key) ?? 0) - (keys.ofBoot.get(key)?.size ?? 0), 0);
-      out.set(key, all.size + unpublished);
-    }
-    return out;
-  }
 }
 
 /** Both streams together take at most half of the free disk. */
@@ -606,6 +535,12 @@ interface StatusDocument {
   >;
   received?: { received: number }[];
   metrics?: { waiting_bytes?: number };
+}
+
+/** Whether a store has its tables, or stands by for one elsewhere that has. */
+function isStoring(document: StatusDocument | null): boolean {
+  const { trade, lease } = document?.checks ?? {};
+  return trade !== undefined || Object.values(lease?.details ?? {}).some((word) => /^standing by/.test(String(word)));
 }
 
 /** A service's /health, or null when it does not answer. */
