@@ -24,7 +24,10 @@ function read(module: ExchangeModule, text: string): unknown[] {
   const got: unknown[] = [];
   const feed = module.createFeed({ instruments: [], dataSource: 'live', orderbookIntervalMs: 0 });
   feed.frame(text, NOW, {
-    row: (type, row) => got.push([type, row, encodeRow(type, row)]),
+    row: (type, row, texts) => {
+      assert.equal(encodeRow(type, row, texts), encodeByColumns(type, row));
+      got.push([type, row, encodeRow(type, row, texts)]);
+    },
     event: (event) => got.push(event.kind === 'rejected' && /JSON/.test(event.reason) ? 'no JSON' : event),
   });
   return got;

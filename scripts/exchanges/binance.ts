@@ -424,10 +424,11 @@ class BinanceFeed extends GuardedFeed implements Feed {
       bidPrices: data.b instanceof ScannedLevels ? data.b.prices : undefined,
       askPrices: data.a instanceof ScannedLevels ? data.a.prices : undefined,
     };
+    const [bids, asks] = [data.b, data.a].map((side) => (side instanceof ScannedLevels ? side.json : null));
     if (diff.first > diff.last) throw new ValueError(`depthUpdate: U ${diff.first} is above u ${diff.last}`);
     const market = this.marketOf(data);
     const { exchange, market_type, symbol, instrument } = market.instrument;
-    this.out.row('orderbook_update', {
+    const row = {
       exchange,
       market_type,
       symbol,
@@ -441,7 +442,8 @@ class BinanceFeed extends GuardedFeed implements Feed {
       is_snapshot: false,
       bids: diff.bids,
       asks: diff.asks,
-    });
+    };
+    this.out.row('orderbook_update', row, bids && asks ? { bids, asks } : undefined);
     market.sync.onDiff(diff);
   }
 

@@ -1,7 +1,7 @@
 /** Gathers rows of one subject into one JetStream message. */
 import { createHash } from 'node:crypto';
 import type { OutgoingMessage } from './publisher.ts';
-import { type DataType, encodeRow, type Rows, TABLES } from './rows.ts';
+import { type DataType, encodeRow, type LevelTexts, type Rows, TABLES } from './rows.ts';
 import { subjectOf } from './streams.ts';
 
 /** A message is closed at this size, well below the broker's default limit of 1 MiB. */
@@ -27,8 +27,8 @@ export class Batcher {
   constructor(private readonly emit: (message: OutgoingMessage) => void) {}
 
   /** @throws ValueError when a value does not fit its column; nothing is added then. */
-  add<T extends DataType>(type: T, row: Rows[T]): void {
-    const line = encodeRow(type, row);
+  add<T extends DataType>(type: T, row: Rows[T], texts?: LevelTexts): void {
+    const line = encodeRow(type, row, texts);
     const batch = this.batchOf(type, row);
     batch.lines.push(line);
     batch.characters += line.length + 1;

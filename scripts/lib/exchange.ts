@@ -1,7 +1,7 @@
 /** What every exchange module offers: endpoints, connections, and a feed that turns frames into rows. */
 import type { ResyncCause } from './book.ts';
 import type { Endpoint } from './config.ts';
-import type { DataType, Exchange, MarketType, Rows } from './rows.ts';
+import type { DataType, Exchange, LevelTexts, MarketType, Rows } from './rows.ts';
 
 /** One tradable thing of a venue. */
 export interface Instrument {
@@ -132,7 +132,8 @@ export type FeedEvent =
   | { kind: 'closing'; reason: string };
 
 export interface FeedOutput {
-  row<T extends DataType>(type: T, row: Rows[T]): void;
+  /** @param texts of the levels of an orderbook_update, where they were read as they are written */
+  row<T extends DataType>(type: T, row: Rows[T], texts?: LevelTexts): void;
   event(event: FeedEvent): void;
 }
 

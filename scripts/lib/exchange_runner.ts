@@ -23,7 +23,7 @@ import type {
 import { gapRow } from './gap_rows.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
-import { DATA_TYPES, type DataType, type RowSource, type Rows } from './rows.ts';
+import { DATA_TYPES, type DataType, type LevelTexts, type RowSource, type Rows } from './rows.ts';
 import type { Check } from './service.ts';
 import { SilenceWatch } from './silence.ts';
 import { steadyNow, wallTime } from './steady.ts';
@@ -275,8 +275,8 @@ export class ExchangeRunner implements FeedOutput {
     }
   }
 
-  row<T extends DataType>(type: T, row: Rows[T]): void {
-    this.sink.batcher.add(type, row);
+  row<T extends DataType>(type: T, row: Rows[T], texts?: LevelTexts): void {
+    this.sink.batcher.add(type, row, texts);
     this.sink.rowsWait();
     this.frameType ??= type;
     const now = steadyNow();

@@ -89,9 +89,12 @@ export class ScannedLevels {
   falls = 0;
   /** Where the text goes on. */
   end = 0;
+  /** The text that was read, which is `list` as JSON; null once the list has another order. */
+  json: string | null = null;
 
   bestFirst(sign: 1 | -1): Level[] {
     const order = orderOf(this.list.length, this.rises, this.falls, sign);
+    if (order !== 'sorted') this.json = null;
     if (order === 'reversed') this.prices.reverse();
     sort(this.list, order, sign);
     if (order === 'mixed') this.prices = this.list.map(([price]) => decimalNumber(price));
@@ -138,6 +141,7 @@ export function scanLevels(text: string, start: number): ScannedLevels | null {
     if (text.charCodeAt(at) !== CLOSE) return null;
   }
   levels.end = at + 1;
+  levels.json = text.slice(start, levels.end);
   return levels;
 }
 

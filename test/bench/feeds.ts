@@ -2,7 +2,7 @@
 import { binanceDerivatives, binanceSpot } from '../../scripts/exchanges/binance.ts';
 import type { Batcher } from '../../scripts/lib/batcher.ts';
 import type { Feed, FeedEvent, FeedOutput } from '../../scripts/lib/exchange.ts';
-import type { DataType, Rows } from '../../scripts/lib/rows.ts';
+import type { DataType, LevelTexts, Rows } from '../../scripts/lib/rows.ts';
 import type { Session } from './market.ts';
 
 /** A feed as the collector makes it, for the session's one instrument. */
@@ -32,8 +32,8 @@ export class LastRow implements FeedOutput {
 export class BatcherOutput implements FeedOutput {
   constructor(private readonly batcher: Batcher) {}
 
-  row<T extends DataType>(type: T, row: Rows[T]): void {
-    this.batcher.add(type, row);
+  row<T extends DataType>(type: T, row: Rows[T], texts?: LevelTexts): void {
+    this.batcher.add(type, row, texts);
   }
 
   event(event: FeedEvent): void {
