@@ -1,4 +1,5 @@
 /** What a row costs as there are more symbols, and as more is stored: both should be level. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { ClickHouseClient } from '@clickhouse/client';
 import { insertBody, LineReader, lookupQuery, type StreamArrivals } from '../../scripts/lib/arrivals.ts';
 import { insertLines, selectText } from '../../scripts/lib/clickhouse.ts';
@@ -25,6 +26,8 @@ const LIVE_FROM_MS = 1_795_900_000_000;
 /** A row may cost so much more at the far end than at the near one; what one machine does at two moments differs by as much. */
 const LEVEL = 1.5;
 const REQUEST_TIMEOUT_MS = 120_000;
+const MERGES_LIMIT_MS = 1_800_000;
+const QUIET_LOOKS = 5;
 
 export const costSuite: Suite = {
   name: 'cost',
@@ -80,10 +83,21 @@ async function costByStored(say: (line: string) => void): Promise<StoredPoint[]>
     for (const stored of targets) {
       say(`cost: making trades up to ${stored} …`);
       for (; made < stored; made += ROWS_PER_INSERT) await client.command({ query: madeTrades(made) });
+      await mergesSettled(client);
       points.push({ stored, ...(await measureBatches(pipeline, client, live)) });
     }
     return points;
   }, REQUEST_TIMEOUT_MS);
+}
+
+/** Merges of what was just made are the bench's own, and no cost of what comes then. @throws Error when they do not end */
+async function mergesSettled(client: ClickHouseClient): Promise<void> {
+  const deadline = performance.now() + MERGES_LIMIT_MS;
+  for (let quiet = 0; quiet < QUIET_LOOKS; await sleep(1000)) {
+    const [[running] = []] = await selectText(client, 'SELECT count() FROM system.merges');
+    quiet = running === '0' ? quiet + 1 : 0;
+    if (performance.now() > deadline) throw new Error(`${running} merges are still under way`);
+  }
 }
 
 async function measureBatches(pipeline: Pipeline, client: ClickHouseClient, live: LiveBatches) {
