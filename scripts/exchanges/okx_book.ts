@@ -3,7 +3,7 @@
  * venue sends one. Quantities are kept as sent (contracts), because the checksum is over the venue's own text.
  */
 import { crc32 } from 'node:zlib';
-import { OrderBook, type ResyncCause } from '../lib/book.ts';
+import { OrderBook, type ResyncCause, type StandingLevel } from '../lib/book.ts';
 import type { Level } from '../lib/rows.ts';
 
 /** Levels a side that the checksum covers. */
@@ -47,7 +47,7 @@ export interface OkxBookListener {
 }
 
 /** The venue's checksum: bid and ask in turn, best first, where one side is shorter just the other goes on; signed. */
-export function checksum(bids: Level[], asks: Level[]): number {
+export function checksum(bids: readonly StandingLevel[], asks: readonly StandingLevel[]): number {
   const parts: string[] = [];
   for (let i = 0; i < CHECKSUM_LEVELS; i++) {
     for (const level of [bids[i], asks[i]]) if (level !== undefined) parts.push(level[0], level[1]);
@@ -117,7 +117,7 @@ export class OkxBook {
   }
 
   private stand(update: BookUpdate, book: OrderBook, before: number | null): void {
-    const top = update.checksum === 0 ? null : book.top(CHECKSUM_LEVELS);
+    const top = update.checksum === 0 ? null : book.peek(CHECKSUM_LEVELS);
     if (top !== null && checksum(top.bids, top.asks) !== update.checksum) this.resync('checksum', before, update);
     else if (book.crossed()) this.resync('crossed', before, update);
     else {

@@ -7,12 +7,17 @@ import { subjectOf } from './streams.ts';
 /** A message is closed at this size, well below the broker's default limit of 1 MiB. */
 const MAX_BYTES = 256 * 1024;
 const MAX_ROWS = 1000;
+const FIRST_BYTES = 512;
+const EMPTY = Buffer.alloc(0);
+/** Of UTF-8 for a unit of UTF-16. */
+const MOST_BYTES_PER_UNIT = 3;
 
 interface Batch {
   subject: string;
-  lines: string[];
-  keys: string;
-  characters: number;
+  rows: number;
+  /** The rows' lines and their keys as bytes: text that waits would be copied by each collection of garbage, in the many pieces that it was made of. */
+  lines: ByteText;
+  keys: ByteText;
 }
 
 /**
@@ -30,12 +35,12 @@ export class Batcher {
   add<T extends DataType>(type: T, row: Rows[T], texts?: LevelTexts): void {
     const line = encodeRow(type, row, texts);
     const batch = this.batchOf(type, row);
-    batch.lines.push(line);
-    batch.characters += line.length + 1;
+    batch.lines.append(batch.rows === 0 ? line : `\n${line}`);
+    batch.rows += 1;
     const values = row as unknown as Record<string, unknown>;
-    for (const member of TABLES[type].key) batch.keys += `${values[member]}\n`;
+    for (const member of TABLES[type].key) batch.keys.append(`${values[member]}\n`);
     this.filled.add(batch);
-    if (batch.characters >= MAX_BYTES || batch.lines.length >= MAX_ROWS) this.close(batch);
+    if (batch.lines.length >= MAX_BYTES || batch.rows >= MAX_ROWS) this.close(batch);
   }
 
   /** Closes and emits every batch that holds rows. @returns how many */
@@ -50,7 +55,8 @@ export class Batcher {
     let batch = ofExchange.get(row.instrument);
     if (!batch) {
       const { exchange, market_type, symbol } = row;
-      batch = { subject: subjectOf({ type, exchange, market_type, symbol }), lines: [], keys: '', characters: 0 };
+      const subject = subjectOf({ type, exchange, market_type, symbol });
+      batch = { subject, rows: 0, lines: new ByteText(), keys: new ByteText() };
       ofExchange.set(row.instrument, batch);
     }
     return batch;
@@ -58,16 +64,48 @@ export class Batcher {
 
   private close(batch: Batch): void {
     this.filled.delete(batch);
-    const digest = createHash('md5').update(batch.keys).digest('base64url');
-    this.emit({
-      subject: batch.subject,
-      payload: Buffer.from(batch.lines.join('\n')),
-      rows: batch.lines.length,
-      id: `${batch.subject}:${digest}`,
-    });
-    batch.lines = [];
-    batch.keys = '';
-    batch.characters = 0;
+    const digest = createHash('md5').update(batch.keys.written).digest('base64url');
+    const { subject, rows } = batch;
+    batch.keys.clear();
+    batch.rows = 0;
+    this.emit({ subject, payload: batch.lines.take(), rows, id: `${subject}:${digest}` });
+  }
+}
+
+/** Text that grows, as UTF-8. */
+class ByteText {
+  length = 0;
+  private buffer = EMPTY;
+  private wanted = FIRST_BYTES;
+
+  append(text: string): void {
+    const most = this.length + text.length * MOST_BYTES_PER_UNIT;
+    if (most > this.buffer.length) this.grow(most);
+    this.length += this.buffer.write(text, this.length);
+  }
+
+  /** Valid until the next change. */
+  get written(): Buffer {
+    return this.buffer.subarray(0, this.length);
+  }
+
+  clear(): void {
+    this.length = 0;
+  }
+
+  /** What is written, for good; the next text begins with as much room, once there is any. */
+  take(): Buffer {
+    const { written } = this;
+    this.wanted = Math.max(FIRST_BYTES, this.length + (this.length >> 2));
+    this.buffer = EMPTY;
+    this.length = 0;
+    return written;
+  }
+
+  private grow(least: number): void {
+    const larger = Buffer.allocUnsafe(Math.max(least, this.buffer.length * 2, this.wanted));
+    this.buffer.copy(larger, 0, 0, this.length);
+    this.buffer = larger;
   }
 }
 

@@ -24,6 +24,9 @@ const RESTARTED_IDS_MS = 5000;
 /** Levels in a block of a Ladder before it is split: of 8 to 256, 32 was fastest on the recorded sessions. */
 const BLOCK_LEVELS = 32;
 
+/** A level of a book that goes on. */
+export type StandingLevel = readonly [price: string, quantity: string];
+
 /** A run of neighbouring levels. */
 interface Block {
   /** Price times sign: the higher, the better. */
@@ -33,7 +36,9 @@ interface Block {
 
 /**
  * One side of a book: price levels sorted from worst to best, in short blocks. A change moves a few entries of its block,
- * wherever it lies; in one long list, half of all changes in real books would move hundreds.
+ * wherever it lies; in one long list, half of all changes in real books would move hundreds. Its levels are its own: what is given to it, and what
+ * it gives, stays as it is. So a change of a quantity, which most are, keeps nothing of its diff but that text, and the collection of garbage
+ * has little to copy.
  */
 export class Ladder {
   private readonly blocks: Block[] = [];
@@ -47,8 +52,7 @@ export class Ladder {
   }
 
   best(): Level | undefined {
-    const last = this.blocks[this.blocks.length - 1];
-    return last?.levels[last.levels.length - 1];
+    return this.top(1)[0];
   }
 
   /** The best price as a number, for comparisons only; NaN when the side is empty. */
@@ -72,13 +76,22 @@ export class Ladder {
     const present = block.ranks[place] === rank;
     if (gone) {
       if (present) this.remove(index, block, place);
-    } else if (present) block.levels[place] = level;
-    else this.insert(index, block, place, rank, level);
+    } else if (present) {
+      const own = block.levels[place]!;
+      own[1] = level[1];
+      // One price in two writings (1.5, 1.50) differs in length. A checksum goes by the last one.
+      if (own[0].length !== level[0].length) own[0] = level[0];
+    } else this.insert(index, block, place, rank, level);
   }
 
   /** Up to `depth` levels, best first, none worse than `bound` (a price; NaN: no bound). */
   top(depth: number, bound = Number.NaN): Level[] {
-    const out: Level[] = [];
+    return this.peek(depth, bound).map(([price, quantity]) => [price, quantity]);
+  }
+
+  /** The same without copying them: they are as they are now only until the next `set`. */
+  peek(depth: number, bound = Number.NaN): StandingLevel[] {
+    const out: StandingLevel[] = [];
     const worst = bound * this.sign;
     for (let index = this.blocks.length - 1; index >= 0; index--) {
       const { ranks, levels } = this.blocks[index]!;
@@ -107,12 +120,13 @@ export class Ladder {
     return low;
   }
 
-  private addFirst(rank: number, level: Level): void {
-    this.blocks.push({ ranks: [rank], levels: [level] });
+  private addFirst(rank: number, [price, quantity]: Level): void {
+    this.blocks.push({ ranks: [rank], levels: [[price, quantity]] });
     this.count = 1;
   }
 
-  private insert(index: number, { ranks, levels }: Block, place: number, rank: number, level: Level): void {
+  private insert(index: number, { ranks, levels }: Block, place: number, rank: number, given: Level): void {
+    const level: Level = [given[0], given[1]];
     // By hand, since `splice` costs more than so short a move.
     ranks.push(rank);
     levels.push(level);
@@ -196,8 +210,8 @@ export class OrderBook {
 
   /** True when a side shows fewer than `depth` complete levels because the snapshot was cut off there. */
   shallow(depth: number): boolean {
-    const { bids, asks, complete } = this.top(depth);
-    const cut = (levels: Level[], bound: number) => !Number.isNaN(bound) && levels.length < depth;
+    const { bids, asks, complete } = this.peek(depth);
+    const cut = (levels: StandingLevel[], bound: number) => !Number.isNaN(bound) && levels.length < depth;
     return !complete || cut(bids, this.bidBound) || cut(asks, this.askBound);
   }
 
@@ -206,9 +220,21 @@ export class OrderBook {
    * told (`complete` is false), the known levels there are shown instead.
    */
   top(depth: number): { bids: Level[]; asks: Level[]; complete: boolean } {
-    const complete = !(this.bids.bestPrice() < this.bidBound || this.asks.bestPrice() > this.askBound);
-    if (!complete) return { bids: this.bids.top(depth), asks: this.asks.top(depth), complete };
-    return { bids: this.bids.top(depth, this.bidBound), asks: this.asks.top(depth, this.askBound), complete };
+    const { isComplete: complete, bidBound, askBound } = this.told;
+    return { bids: this.bids.top(depth, bidBound), asks: this.asks.top(depth, askBound), complete };
+  }
+
+  /** The same without copying the levels: they are as they are now only until the next `apply`. */
+  peek(depth: number): { bids: StandingLevel[]; asks: StandingLevel[]; complete: boolean } {
+    const { isComplete: complete, bidBound, askBound } = this.told;
+    return { bids: this.bids.peek(depth, bidBound), asks: this.asks.peek(depth, askBound), complete };
+  }
+
+  /** Whether the market is within what the snapshot told, and up to where levels are shown. */
+  private get told() {
+    const isComplete = !(this.bids.bestPrice() < this.bidBound || this.asks.bestPrice() > this.askBound);
+    if (!isComplete) return { isComplete, bidBound: Number.NaN, askBound: Number.NaN };
+    return { isComplete, bidBound: this.bidBound, askBound: this.askBound };
   }
 }
 
