@@ -299,7 +299,13 @@ export class Pipeline {
     const nats = await this.nats();
     try {
       const manager = await nats.jetstreamManager();
-      await waitFor('an empty backlog', READY_MS, async () => (await unacknowledged(manager)) === 0);
+      // A cluster may have no leader just then, and say so.
+      const left = () =>
+        unacknowledged(manager).catch((error: { code?: string }) => {
+          if (error.code !== '503') throw error;
+          return null;
+        });
+      await waitFor('an empty backlog', READY_MS, async () => (await left()) === 0);
     } finally {
       await nats.close();
     }
