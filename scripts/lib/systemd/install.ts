@@ -295,6 +295,8 @@ function uninstallSteps(): Step[] {
       },
     },
     ...present.map((name) => removal(join(PLACES.units, name))),
+    // Where a collector per exchange or a store per stream was enabled.
+    removal(join(PLACES.units, `${TARGET}.wants`)),
     {
       what: 'units known to systemd',
       lacks: () => (present.length === 0 ? null : 'systemctl daemon-reload'),
