@@ -406,7 +406,8 @@ describe('integrity.ts', () => {
     const days = (table: string, columns: string, where: string) =>
       run(`INSERT INTO ${table} SELECT * REPLACE (${columns}) FROM (${where})`);
     await aside('marketprism_cold.trades');
-    const each = `SELECT * FROM marketprism_cold.trades WHERE ${BTC} LIMIT 10`;
+    // The newest: others may be those that were just put in, of another month.
+    const each = `SELECT * FROM marketprism_cold.trades WHERE ${BTC} ORDER BY timestamp DESC LIMIT 10`;
     for (let day = 1; day <= 8; day += 1)
       await days(
         'marketprism_cold.trades',
