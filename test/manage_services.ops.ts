@@ -160,7 +160,7 @@ describe('manage.ts with a demo of npm start', () => {
       const { findings } = JSON.parse((await manage('diagnose', '--json')).out) as {
         findings: { area: string; subject: string; what: string }[];
       };
-      const lock = findings.find(({ area, subject }) => area === 'locks' && subject === 'store');
+      const lock = findings.find(({ area, subject }) => area === 'locks' && subject === 'store MARKET_DATA');
       assert.match(lock!.what, new RegExp(`^held by pid ${store}, which does not answer`));
     } finally {
       process.kill(store, 'SIGCONT');
