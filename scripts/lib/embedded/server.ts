@@ -23,6 +23,7 @@ import { type Engine, type InsertResult, type Lane, type Lease, ONE_BLOCK_SETTIN
 import { asFault, ClickHouseFault, ClientGone } from './faults.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { KILL_COLUMNS, processRows, rowsAsTable, withProcesses } from './processes.ts';
+import { mayBeQuoted, QUOTED_SETTINGS, quoted, unquotedFault } from './quoted_rows.ts';
 import { type Running, RunningQueries } from './running.ts';
 
 /** A body up to this size is one insert of one block, so that it is stored whole or not at all. */
@@ -301,6 +302,7 @@ export class EmbeddedServer {
       const more = await body.read(Math.max(1, ONE_BLOCK_BYTES - heldBytes));
       end = more.end;
       let payload = joined([...(first ? [] : [names]), ...held, ...more.data]);
+      if (first && insert.format!.startsWith('JSON')) payload = payload.subarray(spaceBefore(payload));
       held = [];
       let cut = payload.length;
       if (!end) {
@@ -317,9 +319,15 @@ export class EmbeddedServer {
         payload = payload.subarray(0, cut);
       }
       if (payload.length > (first ? 0 : names.length)) {
-        const lease = await this.#engine.lease('short', running, running.database, settings);
+        const isQuoted = mayBeQuoted(prefix, insert.format!, call.settings, payload);
+        const all = isQuoted ? new Map([...settings, ...QUOTED_SETTINGS]) : settings;
+        const lease = await this.#engine.lease('short', running, running.database, all);
         try {
-          const result = await this.#insert(lease, prefix, payload);
+          const result = await this.#insert(lease, prefix, isQuoted ? quoted(payload) : payload).catch(
+            (error: unknown) => {
+              throw isQuoted ? unquotedFault(asFault(error)) : error;
+            },
+          );
           written.written_rows += result.rowsWritten;
           written.written_bytes += result.bytesWritten;
         } finally {
@@ -480,6 +488,12 @@ async function readAll(body: Body): Promise<Buffer> {
 function joined(pieces: Buffer[]): Buffer {
   const some = pieces.filter((piece) => piece.length > 0);
   return some.length === 1 ? some[0]! : Buffer.concat(some);
+}
+
+/** Space before JSON rows, which the engine would take for the end of the statement. @returns its bytes */
+function spaceBefore(rows: Buffer): number {
+  const first = rows.findIndex((byte) => byte !== 0x20 && byte !== 0x0a && byte !== 0x0d && byte !== 0x09);
+  return first < 0 ? rows.length : first;
 }
 
 function hasBody(request: IncomingMessage): boolean {
