@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Simulator } from '../scripts/exchange_sim.ts';
 import { gridOf } from '../scripts/lib/sim/binance.ts';
-import { fairPrice, Market, seededRandom } from '../scripts/lib/sim/market.ts';
+import { type Diff, fairPrice, Market, seededRandom } from '../scripts/lib/sim/market.ts';
 import {
   assertSame,
   Book,
@@ -297,8 +297,7 @@ describe('market', () => {
           lines.push(`${id} ${price} ${quantity}`),
         aggregate: () => undefined,
         top: () => assert.ok(market.bestBid < market.bestAsk),
-        diff: (_: number, { first, last, bids }: { first: number; last: number; bids: readonly number[] }) =>
-          lines.push(`${first} ${last} ${bids.join()}`),
+        diff: (_: number, { first, last, bids }: Diff) => lines.push(`${first} ${last} ${[...bids].join()}`),
       };
       market.connect(sink, [{ everyMs: 10, wanted: () => true }]);
       for (let step = 1; step <= steps; step++) market.advance((step * 60_000) / steps);

@@ -21,6 +21,12 @@ import { cancelledFault, type Running } from './running.ts';
  */
 const TAG_SETTING = 'distributed_replica_max_ignored_errors';
 
+/**
+ * Parts are merged when so many of a size are there, instead of five: each row is written anew less often, of which a third of the engine's CPU
+ * went at full rate (a sixth less with twelve: 15 µs a row instead of 18, measured in one run, twice). A table has about twice as many parts.
+ */
+const MERGE_SELECTOR_BASE = 12;
+
 /** More queries than this waiting for a session are refused. */
 const MAX_WAITING = 200;
 
@@ -167,6 +173,7 @@ export function engineConfig(memoryBytes: number, cluster: string | null): strin
     background_schedule_pool_size: 4,
   };
   const lines = Object.entries(entries).map(([name, value]) => `  <${name}>${value}</${name}>`);
+  lines.push(`  <merge_tree><merge_selector_base>${MERGE_SELECTOR_BASE}</merge_selector_base></merge_tree>`);
   if (cluster !== null) lines.push(...clusterConfig(cluster));
   return `<clickhouse>\n${lines.join('\n')}\n</clickhouse>\n`;
 }

@@ -22,6 +22,7 @@ import {
   type Diff,
   decimalText,
   type Grid,
+  type Indexes,
   type Market,
   type MarketSink,
   type Trade,
@@ -243,7 +244,7 @@ export class BinanceStreams implements MarketSink {
   }
 }
 
-function levelsText(market: Market, indexes: readonly number[], quantityAt: (index: number) => number): string {
+function levelsText(market: Market, indexes: Indexes, quantityAt: (index: number) => number): string {
   let text = '';
   for (const index of indexes) {
     if (text !== '') text += ',';

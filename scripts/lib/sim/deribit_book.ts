@@ -1,7 +1,7 @@
 /** A book channel of Deribit: a snapshot for who joins, then changes that chain to it. */
 import { amountText, type Contract, float } from './deribit_contracts.ts';
 import type { KeyLedger } from './ledger.ts';
-import type { Diff, Market } from './market.ts';
+import type { Diff, Indexes, Market } from './market.ts';
 import type { Peer, Topic, Wire } from './venue.ts';
 
 /** Depths of the grouped channels, whose every message is the whole top of the book. */
@@ -126,7 +126,7 @@ export class BookChannel {
   }
 
   /** The levels of one side as actions. What came and went between two boundaries was never told, and is not taken back. */
-  private actions(side: Side, indexes: readonly number[]): string {
+  private actions(side: Side, indexes: Indexes): string {
     const told = this.told[side];
     const rows: string[] = [];
     for (const index of indexes) {

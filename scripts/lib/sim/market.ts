@@ -74,6 +74,9 @@ export interface Aggregate {
   readonly time: number;
 }
 
+/** Prices by their places on the grid. */
+export type Indexes = ArrayLike<number> & Iterable<number>;
+
 /** The levels that changed since the depth update before; the quantity is the one now, 0 = gone. */
 export interface Diff {
   readonly first: number;
@@ -81,8 +84,8 @@ export interface Diff {
   readonly previous: number;
   readonly time: number;
   /** Best first. */
-  readonly bids: readonly number[];
-  readonly asks: readonly number[];
+  readonly bids: Indexes;
+  readonly asks: Indexes;
 }
 
 /** What a venue does with the events, in the order in which they happen. */
@@ -146,8 +149,10 @@ export function fairPrice(random: Random): (elapsed: number) => number {
 /** `units` of 10^-decimals as decimal text with exactly that many decimals, then `padding`. */
 export function decimalText(units: number, decimals: number, padding = ''): string {
   if (decimals === 0) return padding === '' ? String(units) : `${units}.${padding}`;
-  const digits = String(units).padStart(decimals + 1, '0');
-  return `${digits.slice(0, -decimals)}.${digits.slice(-decimals)}${padding}`;
+  const digits = String(units);
+  const whole = digits.length - decimals;
+  if (whole > 0) return `${digits.slice(0, whole)}.${digits.slice(whole)}${padding}`;
+  return `0.${'0'.repeat(-whole)}${digits}${padding}`;
 }
 
 /** Bounded history of trades with contiguous ids; the oldest fall out. */
@@ -164,7 +169,11 @@ class History {
 
   add(trade: Trade): void {
     const slot = trade.id % this.size;
-    this.numbers.set([trade.aggregate, trade.price, trade.quantity, trade.time], slot * 4);
+    const { numbers } = this;
+    numbers[slot * 4] = trade.aggregate;
+    numbers[slot * 4 + 1] = trade.price;
+    numbers[slot * 4 + 2] = trade.quantity;
+    numbers[slot * 4 + 3] = trade.time;
     this.makers[slot] = trade.buyerIsMaker ? 1 : 0;
     if (this.newest < 0) this.oldest = trade.id;
     this.newest = trade.id;
@@ -216,6 +225,9 @@ export class Market {
   private aggregateId: number;
   /** Quantity by price index in the ring: positive bids, negative asks. */
   private readonly quantities = new Float64Array(RING);
+  /** Text of prices by index in the ring, and whose it is: prices near the touch come again and again. */
+  private readonly priceTexts: string[] = new Array(RING).fill('');
+  private readonly pricesTold = new Float64Array(RING).fill(-1);
   private lowest: number;
   private highest: number;
   private bidLevels = 0;
@@ -312,8 +324,13 @@ export class Market {
   }
 
   priceText(index: number): string {
-    const { priceDecimals, pricePadding } = this.options.grid;
-    return decimalText(index * this.gridUnits, priceDecimals, pricePadding);
+    const slot = index & (RING - 1);
+    if (this.pricesTold[slot] !== index) {
+      const { priceDecimals, pricePadding } = this.options.grid;
+      this.priceTexts[slot] = decimalText(index * this.gridUnits, priceDecimals, pricePadding);
+      this.pricesTold[slot] = index;
+    }
+    return this.priceTexts[slot] as string;
   }
 
   quantityText(quantity: number): string {
@@ -402,7 +419,8 @@ export class Market {
 
   private levelQuantity(): number {
     const random = this.options.random();
-    return 1 + Math.floor(this.largestLevel * random ** 4);
+    const square = random * random;
+    return 1 + Math.floor(this.largestLevel * square * square);
   }
 
   /** One change of the book: at the touch it may move the price, below it only fills, changes or empties a level. */
@@ -550,8 +568,8 @@ export class Market {
         last: this.updateId,
         previous: channel.previous,
         time: this.time,
-        bids: [...channel.bids].sort((one, other) => other - one),
-        asks: [...channel.asks].sort((one, other) => one - other),
+        bids: Float64Array.from(channel.bids).sort().reverse(),
+        asks: Float64Array.from(channel.asks).sort(),
       });
       channel.bids.clear();
       channel.asks.clear();
@@ -564,6 +582,7 @@ export class Market {
 
 function aggregateOf(fills: readonly Trade[]): Aggregate {
   const first = fills[0] as Trade;
+  const { id, aggregate, price, buyerIsMaker, time } = first;
   const quantity = fills.reduce((sum, fill) => sum + fill.quantity, 0);
-  return { ...first, id: first.aggregate, first: first.id, last: first.id + fills.length - 1, quantity };
+  return { id: aggregate, price, quantity, buyerIsMaker, time, first: id, last: id + fills.length - 1 };
 }
