@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Pipeline } from '../pipeline.ts';
 import { BULK_TABLES, inFlow, rowsInHot, watch } from './flow.ts';
 import { atLeast, atMost, only, type Suite } from './suite.ts';
+import { describeYardstick, yardstick } from './yardstick.ts';
 
 const SYMBOLS = 20;
 const GOAL_ROWS_PER_S = 60_000;
@@ -22,12 +23,16 @@ interface Run {
   duplicated: number;
   closedSlow: number;
   cost: string;
+  /** µs of CPU, of all processes together. */
+  microsPerRow: number;
 }
 
 export const e2eSuite: Suite = {
   name: 'e2e',
   async run(say) {
     const runs: Run[] = [];
+    const before = await yardstick();
+    say(`e2e: ${describeYardstick(before)}`);
     for (const offered of OFFERED) {
       say(`e2e: ${offered} rows/s offered …`);
       const run = await measure(offered);
@@ -36,14 +41,16 @@ export const e2eSuite: Suite = {
       if (isSustained(run)) break;
     }
     const best = runs.at(-1)!;
+    const after = await yardstick();
     return {
       figures: [
         atLeast('rows_per_s', isSustained(best) ? best.rowsPerSecond : 0, GOAL_ROWS_PER_S),
         only('seconds', best.seconds),
+        only('parses_per_row', (best.microsPerRow * 2) / (before.both + after.both)),
         atMost('lost', best.lost, 0),
         atMost('duplicated', best.duplicated, 0),
       ],
-      information: [...runs.map(describe), best.cost],
+      information: [...runs.map(describe), best.cost, describeYardstick(before), describeYardstick(after)],
     };
   },
 };
@@ -58,11 +65,11 @@ function describe({ offered, rowsPerSecond, drainMs, lost, duplicated, closedSlo
 
 function measure(offered: number): Promise<Run> {
   return inFlow({ offered, symbols: SYMBOLS }, async (pipeline) => {
-    const { rowsPerSecond, seconds, cost } = await watch(pipeline, WINDOW_MS);
+    const { rowsPerSecond, seconds, cost, microsPerRow } = await watch(pipeline, WINDOW_MS);
     await pipeline.simulate({ action: 'stop' });
     const stopped = performance.now();
     const drainMs = Math.max((await lastChange(pipeline)) - stopped, 0);
-    return { offered, rowsPerSecond, seconds, drainMs, cost, ...(await balance(pipeline)) };
+    return { offered, rowsPerSecond, seconds, drainMs, cost, microsPerRow, ...(await balance(pipeline)) };
   });
 }
 
