@@ -54,7 +54,8 @@ describe('npm start, as a demo', () => {
       mkdirSync(dirname(file), { recursive: true });
       writeFileSync(file, '');
     }
-    await up.start(['--demo', '--core', '--for', '12s', '--report', join(up.dir, 'report.json')]);
+    // Long enough for rows after the new collector's start, without which nobody knows what lies between.
+    await up.start(['--demo', '--core', '--for', '20s', '--report', join(up.dir, 'report.json')]);
     await up.running();
     // Before its first row, nothing can tell that a stream misses any.
     const streams = async () =>
