@@ -24,6 +24,8 @@ const MAX_UNREAD_BYTES = 16 * 2 ** 20;
 const MAX_MESSAGE_BYTES = 64 * 1024;
 /** A socket is closed after a day, whatever it does. */
 const SOCKET_LIFE_MS = 24 * 3_600_000;
+/** As front ends commonly have it. Node's five seconds end a connection just as a busy client takes it for its next request. */
+const KEEP_ALIVE_MS = 75_000;
 /** Heartbeats are looked at this often, or four times per interval where that is more. */
 const HEARTBEAT_CHECK_MS = 1000;
 
@@ -411,7 +413,9 @@ export interface Served {
 /** Listens for one venue on the loopback interface, WebSocket and REST on the same port; 0: a free one. @throws OperatorError when it is in use */
 export async function serve(venue: Venue, wire: Wire, wanted: number): Promise<Served> {
   const sockets = new WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload: MAX_MESSAGE_BYTES });
-  const http = createServer((request, response) => answerRest(venue, wire, request, response));
+  const http = createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, (request, response) =>
+    answerRest(venue, wire, request, response),
+  );
   http.on('upgrade', (request: IncomingMessage, transport: Duplex, head: Buffer) => {
     transport.on('error', () => transport.destroy());
     const url = urlOf(request);
