@@ -17,7 +17,8 @@ describe('a collector whose socket was away', () => {
     await pipeline.choosePorts();
     await pipeline.startBroker();
     await pipeline.startDatabase();
-    await pipeline.startSimulator(['--symbols', 'BTC-USDT', '--trades-per-second', '5']);
+    // A collector is back before the venue's backlog of 30 trades is over, on a slow machine, too.
+    await pipeline.startSimulator(['--symbols', 'BTC-USDT', '--trades-per-second', '2']);
     await pipeline.startStore();
     const hosts = JSON.parse(readFileSync(join(pipeline.dir, 'endpoints.json'), 'utf8')).hyperliquid;
     wire = new Wire(Number(new URL(hosts.ws).port));
