@@ -9,6 +9,7 @@ import { dirname } from 'node:path';
 import { z } from 'zod';
 import { flags, OperatorError, runAsScript, UsageError, wholeNumber } from './lib/cli.ts';
 import { heedHangup } from './lib/hangup.ts';
+import { KEEP_ALIVE_MS } from './lib/keep_alive.ts';
 import { createLogger, type Logger } from './lib/log.ts';
 import { tellManager, tellReady } from './lib/service_manager.ts';
 import { liveThrough, VenueClock } from './lib/sim/clock.ts';
@@ -200,7 +201,9 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     endpoints[name] = { ws: `ws://127.0.0.1:${served.port}`, rest: `http://127.0.0.1:${served.port}` };
   }
   const desk = new ControlDesk(ledger, running, options.log);
-  const server = createServer((request, response) => desk.answer(request, response));
+  const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, (request, response) =>
+    desk.answer(request, response),
+  );
   const port = await listen(server, options.port ?? 0);
   let ticks = 0;
   const tick = setInterval(() => {

@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import { OperatorError } from './cli.ts';
 import { heedHangup } from './hangup.ts';
+import { KEEP_ALIVE_MS } from './keep_alive.ts';
 import type { Logger } from './log.ts';
 import { tellManager } from './service_manager.ts';
 
@@ -193,7 +194,7 @@ const NOT_FOUND: StatusAnswer = {
  */
 export async function serveStatus(options: HttpOptions): Promise<{ port: number; close(): Promise<void> }> {
   const answers = statusAnswers(options);
-  const server = createServer(async (request, response) => {
+  const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, async (request, response) => {
     const answer = await answers(request.url?.split('?')[0] ?? '');
     const { status, type, body } = answer ?? NOT_FOUND;
     response.writeHead(status, { 'content-type': type, 'cache-control': 'no-store' });

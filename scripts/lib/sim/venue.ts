@@ -15,6 +15,7 @@ import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type RawData, WebSocket, WebSocketServer } from 'ws';
 import { OperatorError } from '../cli.ts';
+import { KEEP_ALIVE_MS } from '../keep_alive.ts';
 import { type DataKind, Faults } from './faults.ts';
 import type { KeyLedger, Ledger, SampleCounter } from './ledger.ts';
 
@@ -24,8 +25,6 @@ const MAX_UNREAD_BYTES = 16 * 2 ** 20;
 const MAX_MESSAGE_BYTES = 64 * 1024;
 /** A socket is closed after a day, whatever it does. */
 const SOCKET_LIFE_MS = 24 * 3_600_000;
-/** As front ends commonly have it. Node's five seconds end a connection just as a busy client takes it for its next request. */
-const KEEP_ALIVE_MS = 75_000;
 /** Heartbeats are looked at this often, or four times per interval where that is more. */
 const HEARTBEAT_CHECK_MS = 1000;
 
