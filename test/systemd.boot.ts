@@ -207,7 +207,7 @@ describe('on a booted machine', { skip: trouble ?? false }, () => {
     const pids = () => new Map(units.map((unit) => [unit, stateOf(unit).pid]));
     const before = pids();
     const program = `node --import tsx ${PLACES.code}/scripts/manage.ts`;
-    const follow = `timeout --signal=INT 45 ${program} logs web -f -n 1 > /tmp/followed & ${program} restart web; code=$?; wait; exit $code`;
+    const follow = `timeout --signal=INT 45 ${program} logs web -f -n 1 > /tmp/followed & until [ -s /tmp/followed ]; do sleep 0.2; done; ${program} restart web; code=$?; wait; exit $code`;
     assert.equal(machine.tried('sh', '-c', `cd ${PLACES.code} && ${follow}`).code, 0);
     const web = unitNamed('web');
     assert.deepEqual(
