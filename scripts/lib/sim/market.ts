@@ -15,6 +15,8 @@ const FILL_SHARE = 0.75;
 const MIN_LEVELS = 1300;
 /** Slots of the ring of quantities: more than both windows, a wide spread and a jump together. */
 const RING = 16_384;
+/** Prices whose text is kept; a power of two. */
+const TOLD_PRICES = 1024;
 /** Book changes per depth update: what a liquid pair shows in 100 ms, and what the 20-level benchmark frames hold. */
 const CHANGES_PER_DIFF = 20;
 /** One change in seven happens at the touch; the rest fall off exponentially from it. */
@@ -225,9 +227,9 @@ export class Market {
   private aggregateId: number;
   /** Quantity by price index in the ring: positive bids, negative asks. */
   private readonly quantities = new Float64Array(RING);
-  /** Text of prices by index in the ring, and whose it is: prices near the touch come again and again. */
-  private readonly priceTexts: string[] = new Array(RING).fill('');
-  private readonly pricesTold = new Float64Array(RING).fill(-1);
+  /** Text of prices, and whose it is: prices near the touch come again and again. */
+  private readonly priceTexts: string[] = new Array(TOLD_PRICES).fill('');
+  private readonly pricesTold = new Float64Array(TOLD_PRICES).fill(-1);
   private lowest: number;
   private highest: number;
   private bidLevels = 0;
@@ -324,7 +326,7 @@ export class Market {
   }
 
   priceText(index: number): string {
-    const slot = index & (RING - 1);
+    const slot = index & (TOLD_PRICES - 1);
     if (this.pricesTold[slot] !== index) {
       const { priceDecimals, pricePadding } = this.options.grid;
       this.priceTexts[slot] = decimalText(index * this.gridUnits, priceDecimals, pricePadding);
