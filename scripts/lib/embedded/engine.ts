@@ -22,8 +22,8 @@ import { cancelledFault, type Running } from './running.ts';
 const TAG_SETTING = 'distributed_replica_max_ignored_errors';
 
 /**
- * Parts are merged when so many of a size are there, instead of five: each row is written anew less often, of which a third of the engine's CPU
- * went at full rate (a sixth less with twelve: 15 µs a row instead of 18, measured in one run, twice). A table has about twice as many parts.
+ * Parts are merged when about so many of a size are there, and not when there are five: each row is written anew less often. Merges took a third of
+ * the engine's CPU at full rate; with twelve all of it took 15 µs a row instead of 18 (measured twice, in turns). A table has more parts for it.
  */
 const MERGE_SELECTOR_BASE = 12;
 

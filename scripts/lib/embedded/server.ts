@@ -21,9 +21,16 @@ import { Body, Budget, headerOf, insertFormat, lastRowEnd, multipartFields } fro
 import type { DiskGuard } from './disk_guard.ts';
 import { type Engine, type InsertResult, type Lane, type Lease, ONE_BLOCK_SETTINGS } from './engine.ts';
 import { asFault, ClickHouseFault, ClientGone } from './faults.ts';
+import {
+  mayBeQuoted,
+  QUOTE_LINE,
+  QUOTED_SETTINGS,
+  refuseUntold,
+  unquotedFault,
+  withoutEmptyLines,
+} from './insert_rows.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { KILL_COLUMNS, processRows, rowsAsTable, withProcesses } from './processes.ts';
-import { mayBeQuoted, QUOTED_SETTINGS, quoted, unquotedFault } from './quoted_rows.ts';
 import { type Running, RunningQueries } from './running.ts';
 
 /** A body up to this size is one insert of one block, so that it is stored whole or not at all. */
@@ -302,7 +309,6 @@ export class EmbeddedServer {
       const more = await body.read(Math.max(1, ONE_BLOCK_BYTES - heldBytes));
       end = more.end;
       let payload = joined([...(first ? [] : [names]), ...held, ...more.data]);
-      if (first && insert.format!.startsWith('JSON')) payload = payload.subarray(spaceBefore(payload));
       held = [];
       let cut = payload.length;
       if (!end) {
@@ -319,15 +325,16 @@ export class EmbeddedServer {
         payload = payload.subarray(0, cut);
       }
       if (payload.length > (first ? 0 : names.length)) {
-        const isQuoted = mayBeQuoted(prefix, insert.format!, call.settings, payload);
+        const rows = withoutEmptyLines(insert.format!, payload);
+        const isQuoted = mayBeQuoted(prefix, insert.format!, call.settings, rows);
         const all = isQuoted ? new Map([...settings, ...QUOTED_SETTINGS]) : settings;
         const lease = await this.#engine.lease('short', running, running.database, all);
         try {
-          const result = await this.#insert(lease, prefix, isQuoted ? quoted(payload) : payload).catch(
-            (error: unknown) => {
-              throw isQuoted ? unquotedFault(asFault(error)) : error;
-            },
-          );
+          const statement = isQuoted ? prefix + QUOTE_LINE : prefix;
+          const result = await this.#insert(lease, statement, rows).catch((error: unknown) => {
+            throw isQuoted ? unquotedFault(asFault(error)) : error;
+          });
+          refuseUntold(result.rowsWritten, rows);
           written.written_rows += result.rowsWritten;
           written.written_bytes += result.bytesWritten;
         } finally {
@@ -488,12 +495,6 @@ async function readAll(body: Body): Promise<Buffer> {
 function joined(pieces: Buffer[]): Buffer {
   const some = pieces.filter((piece) => piece.length > 0);
   return some.length === 1 ? some[0]! : Buffer.concat(some);
-}
-
-/** Space before JSON rows, which the engine would take for the end of the statement. @returns its bytes */
-function spaceBefore(rows: Buffer): number {
-  const first = rows.findIndex((byte) => byte !== 0x20 && byte !== 0x0a && byte !== 0x0d && byte !== 0x09);
-  return first < 0 ? rows.length : first;
 }
 
 function hasBody(request: IncomingMessage): boolean {
