@@ -44,23 +44,19 @@ import {
   type KeptLetter,
   type LetterFile,
   letterFiles,
-  type ReplayOptions,
-  type ReplaySummary,
   readLetter,
-  replayHealing,
-  replayLetters,
   shortReason,
 } from './lib/deadletter.ts';
+import { type ReplayOptions, type ReplaySummary, replayHealing, replayLetters } from './lib/deadletter_replay.ts';
 import { HARVEST_KINDS, type HarvestKind } from './lib/harvest/kinds.ts';
 import {
   badHarvestFiles,
-  type HarvestReplay,
   harvestCauseOf,
   harvestLetterFiles,
   type KeptHarvestLetter,
   readHarvestLetter,
-  replayHarvest,
 } from './lib/harvest/letters.ts';
+import { type HarvestReplay, replayHarvest } from './lib/harvest/letters_replay.ts';
 import { connectNats } from './lib/jetstream.ts';
 import { linesOf } from './lib/jsonl.ts';
 import { createLogger } from './lib/log.ts';

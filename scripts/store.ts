@@ -31,7 +31,7 @@ import { flags, OperatorError, runAsScript } from './lib/cli.ts';
 import { coldServer, createClickHouse, fence, hotServer, resetConnections, selectText } from './lib/clickhouse.ts';
 import { type Config, loadConfig, shownUrl } from './lib/config.ts';
 import { isGuarded, tellLeftOut } from './lib/crash_points.ts';
-import { replayHealing } from './lib/deadletter.ts';
+import { replayHealing } from './lib/deadletter_replay.ts';
 import { ackFloor, type Checkpoint, placeDurable } from './lib/durables.ts';
 import { currentEpoch } from './lib/epochs.ts';
 import { GapKeeper } from './lib/gap_keeper.ts';

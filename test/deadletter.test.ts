@@ -26,12 +26,10 @@ import {
   causeOf,
   type DeadLetter,
   letterFiles,
-  type ReplayOptions,
   readLetter,
-  replayHealing,
-  replayLetters,
   shortReason,
 } from '../scripts/lib/deadletter.ts';
+import { type ReplayOptions, replayHealing, replayLetters } from '../scripts/lib/deadletter_replay.ts';
 import { linesOf } from '../scripts/lib/jsonl.ts';
 import { takeLock } from '../scripts/lib/lock.ts';
 import { createLogger } from '../scripts/lib/log.ts';

@@ -22,15 +22,13 @@ import { appendDeadLetters, letterFiles } from '../scripts/lib/deadletter.ts';
 import { dateHour, type HarvestKind, placePath, SIGNAL_KINDS } from '../scripts/lib/harvest/kinds.ts';
 import {
   appendHarvestLetters,
-  HarvestHealer,
   type HarvestLetter,
-  type HarvestReplayOptions,
   harvestLetterFiles,
   lettersOf,
-  replayHarvest,
   rootOf,
   type Sink,
 } from '../scripts/lib/harvest/letters.ts';
+import { HarvestHealer, type HarvestReplayOptions, replayHarvest } from '../scripts/lib/harvest/letters_replay.ts';
 import { type HarvestLine, harvestLock, storeRows } from '../scripts/lib/harvest/table.ts';
 import { JsonlWriter, objectsOf } from '../scripts/lib/jsonl.ts';
 import { createLogger } from '../scripts/lib/log.ts';

@@ -1,4 +1,4 @@
-/** Small files that other processes read: replaced whole, never seen half-written; and whether a file that is open still has its name. */
+/** Small files that other processes read: replaced whole, never seen half-written; names that are on disk; and whether a file that is open still has its name. */
 import {
   closeSync,
   fstatSync,
@@ -26,6 +26,16 @@ export function writeJsonAtomic(path: string, value: unknown): void {
     closeSync(file);
   }
   renameSync(temporary, path);
+}
+
+/** New and changed names in a directory are on disk, too. */
+export function syncDirectory(directory: string): void {
+  const file = openSync(directory, 'r');
+  try {
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
+  }
 }
 
 /** A JSON file's content, or null when there is none. @throws SyntaxError when it is damaged. */
