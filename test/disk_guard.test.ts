@@ -1,4 +1,4 @@
-/** The guard of the embedded engine's disk, by room that a test tells. What a real full disk does is in clickhouse_embedded.test.ts. */
+/** The guard of the embedded engine's disk, by room that a test tells. What a real full disk does is in clickhouse_embedded_life.test.ts. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DiskGuard, untilRoom } from '../scripts/lib/embedded/disk_guard.ts';

@@ -32,7 +32,9 @@ import { dateHour, HARVEST_KINDS, type HarvestKind, placePath } from '../scripts
 import { manifestPath, readManifest, runManifest, writeManifests } from '../scripts/lib/harvest/manifest.ts';
 import { blocksOf, extentOf, HOUR_MS, IdSet, linesIn, slicesOf } from '../scripts/lib/harvest/slices.ts';
 import type { HarvestLine } from '../scripts/lib/harvest/table.ts';
-import { type Gate, Latencies, runValidate, validate, validationText } from '../scripts/lib/harvest/validate.ts';
+import { runValidate, validate, validationText } from '../scripts/lib/harvest/validate.ts';
+import { Latencies } from '../scripts/lib/harvest/validate_figures.ts';
+import type { Gate } from '../scripts/lib/harvest/validate_gates.ts';
 import { JsonlWriter } from '../scripts/lib/jsonl.ts';
 import { createLogger } from '../scripts/lib/log.ts';
 import { HOUR, harvestRow, harvestRows } from './harvest_rows.ts';
@@ -40,6 +42,7 @@ import { Pipeline } from './pipeline.ts';
 
 const log = createLogger('test', 'silent');
 const LATER = HOUR + 100 * HOUR_MS;
+const DAY_MS = 24 * HOUR_MS;
 
 const fileOf = (root: string, row: HarvestLine) =>
   join(
@@ -564,5 +567,34 @@ describe('validating', () => {
     assert.deepEqual(after.manifests.faults, []);
     assert.equal(validationText(after).includes('manifest:'), false);
     assert.ok(existsSync(manifestPath(root, HOUR)));
+  });
+
+  test('an hour that lost all its files is told by its manifest, a day that went as too old is not', async () => {
+    const lost = [HOUR, HOUR + 2 * HOUR_MS];
+    const hours = [HOUR - DAY_MS, ...lost, HOUR + 3 * HOUR_MS];
+    write(
+      root,
+      hours.map((at, i) => harvestRow('orderbook', i, { at })),
+    );
+    await writeManifests({ root, now: LATER + DAY_MS });
+    rmSync(join(root, 'date=2026-11-29'), { recursive: true });
+    for (const [i, at] of lost.entries()) rmSync(fileOf(root, harvestRow('orderbook', i + 1, { at })));
+    const told = lost.map(
+      (at) => `${new Date(at).toISOString()} BTC-USDT orderbook: in the manifest, and there is no file`,
+    );
+    const { status, manifests } = await check();
+    assert.deepEqual(manifests.faults, told);
+    assert.equal(status, 'degraded');
+    assert.deepEqual((await check({ from: HOUR + HOUR_MS })).manifests.faults, told.slice(1));
+  });
+
+  test('an empty file whose manifest tells of rows is told, although there is nothing else to check', async () => {
+    write(root, [harvestRow('orderbook', 0)]);
+    await writeManifests({ root, now: LATER });
+    const path = fileOf(root, harvestRow('orderbook', 0));
+    truncateSync(path);
+    const validation = await check();
+    assert.equal(validation.status, 'degraded');
+    assert.match(validationText(validation), /^manifest: .*: 0 rows, 1 in the manifest/m);
   });
 });

@@ -1,4 +1,5 @@
 /** What an hour of the harvest has in its files, counted in them: `ROOT/manifest/slices_manifest_YYYYMMDD_HH.json`. */
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { UsageError } from '../cli.ts';
@@ -64,6 +65,16 @@ type SymbolFigures = z.infer<typeof symbolFigures>;
 export function manifestPath(root: string, start: number): string {
   const text = new Date(start).toISOString();
   return join(root, 'manifest', `slices_manifest_${text.slice(0, 10).replaceAll('-', '')}_${text.slice(11, 13)}.json`);
+}
+
+/** The hours that have a manifest, whether files of theirs are there or not; ms, in order. */
+export function manifestHours(root: string): number[] {
+  const directory = join(root, 'manifest');
+  if (!existsSync(directory)) return [];
+  const names = readdirSync(directory).map((name) => /^slices_manifest_(\d{4})(\d\d)(\d\d)_(\d\d)\.json$/.exec(name));
+  return names
+    .flatMap((each) => (each === null ? [] : [Date.parse(`${each[1]}-${each[2]}-${each[3]}T${each[4]}:00:00Z`)]))
+    .sort((one, other) => one - other);
 }
 
 /** The manifest of an hour; null when there is none that can be read. */

@@ -53,7 +53,7 @@ export function slicesOf(root: string, { from, to, symbols }: SliceChoice = {}):
   for (const date of foldersIn(root, /^date=(\d{4}-\d\d-\d\d)$/)) {
     for (const hour of foldersIn(join(root, date), /^hour=(\d\d)$/)) {
       const start = Date.parse(`${date.slice('date='.length)}T${hour.slice('hour='.length)}:00:00Z`);
-      if (start + HOUR_MS <= (from ?? Number.NEGATIVE_INFINITY) || start >= (to ?? Number.POSITIVE_INFINITY)) continue;
+      if (!reachesInto(start, { from, to })) continue;
       for (const folder of foldersIn(join(root, date, hour), /^symbol=(.+)$/)) {
         for (const name of readdirSync(join(root, date, hour, folder)).sort()) {
           const place = name.endsWith('.jsonl') ? placeOf(`${date}/${hour}/${folder}/${name}`) : null;
@@ -64,6 +64,11 @@ export function slicesOf(root: string, { from, to, symbols }: SliceChoice = {}):
     }
   }
   return slices;
+}
+
+/** Whether some of an hour lies in the span. */
+export function reachesInto(start: number, { from, to }: Pick<SliceChoice, 'from' | 'to'>): boolean {
+  return start + HOUR_MS > (from ?? Number.NEGATIVE_INFINITY) && start < (to ?? Number.POSITIVE_INFINITY);
 }
 
 function foldersIn(directory: string, pattern: RegExp): string[] {
