@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { headers, type NatsConnection } from 'nats';
 import { ackFloor, type Checkpoint, placeDurable } from '../scripts/lib/durables.ts';
-import { connectNats, ensureStreams } from '../scripts/lib/jetstream.ts';
+import { connectNats, ensureStreams, messageId } from '../scripts/lib/jetstream.ts';
 import { createLogger } from '../scripts/lib/log.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
 import { type OutgoingMessage, Publisher, type PublisherOptions } from '../scripts/lib/publisher.ts';
@@ -121,7 +121,9 @@ describe('publishing and pulling over a wire that fails', () => {
       stored,
       Array.from({ length: 20 }, (_, n) => `${subject}:${n}`),
     );
-    assert.deepEqual([publisher.stats.stored, publisher.stats.absorbed, publisher.stats.duplicate], [20, 8, 0]);
+    assert.deepEqual([publisher.stats.stored, publisher.stats.absorbed], [20, 8]);
+    const mark = publisher.lastStored.get('MARKET_DATA')!;
+    assert.equal(await messageId(await direct.jetstreamManager(), 'MARKET_DATA', mark.seq), mark.id);
     assert.deepEqual([publisher.waitingBytes, publisher.waitingMessages], [0, 0]);
   });
 
@@ -130,7 +132,7 @@ describe('publishing and pulling over a wire that fails', () => {
     const { publisher } = publisherOn(nats, { ackTimeoutMs: 500 });
     const subject = freshSubject();
     let swallowed = 0;
-    wire.pass = (text) => (text.includes(`${subject}:1\r\n`) && ++swallowed === 1 ? '' : text);
+    wire.pass = (text) => (text.includes(`${subject}:1:`) && ++swallowed === 1 ? '' : text);
     for (let n = 0; n < 3; n++) {
       publisher.push(message(subject, n));
       await new Promise((done) => setTimeout(done, 50));
@@ -186,18 +188,39 @@ describe('publishing and pulling over a wire that fails', () => {
     assert.equal(await storedIn(subject), 50);
   });
 
-  test('"duplicate" to a first publish means another run’s message: it is stored again under an id of its own', async () => {
-    const { nats } = await wired();
-    const first = publisherOn(nats);
+  test('what two runs publish of the same rows is stored for each, whether or not the answers come', async () => {
+    const first = publisherOn((await wired()).nats);
+    const { wire, nats } = await wired();
     const second = publisherOn(nats, { boot: 'two' });
     const subject = freshSubject();
-    for (const { publisher } of [first, second]) {
+    first.publisher.push(message(subject, 1));
+    await inTime('the answer', first.publisher.drained());
+    wire.muted = true;
+    second.publisher.push(message(subject, 1));
+    await waitFor('the second one at the broker', READY_MS, async () => (await storedIn(subject)) === 2);
+    wire.muted = false;
+    wire.cut();
+    await inTime('the answer', second.publisher.drained());
+    assert.deepEqual(second.stored, [`${subject}:1`]);
+    assert.deepEqual(
+      [first, second].map(({ publisher }) => publisher.stats.absorbed),
+      [0, 1],
+    );
+    assert.equal(await storedIn(subject), 2);
+    // A retry's mark is that of the attempt that arrived.
+    const mark = second.publisher.lastStored.get('MARKET_DATA')!;
+    assert.equal(await messageId(await direct.jetstreamManager(), 'MARKET_DATA', mark.seq), mark.id);
+  });
+
+  test('what one run publishes again and again is stored each time', async () => {
+    const { publisher, stored } = publisherOn((await wired()).nats);
+    const subject = freshSubject();
+    for (let n = 0; n < 3; n++) {
       publisher.push(message(subject, 1));
       await inTime('the answer', publisher.drained());
     }
-    assert.equal(await storedIn(subject), 2);
-    assert.deepEqual([first.publisher.stats.duplicate, second.publisher.stats.duplicate], [0, 1]);
-    assert.deepEqual(second.stored, [`${subject}:1`]);
+    assert.equal(await storedIn(subject), 3);
+    assert.deepEqual([stored.length, publisher.stats.absorbed], [3, 0]);
   });
 
   test('"duplicate" without a number means that it waits at a leader without followers: it is not taken for stored', async () => {
@@ -215,7 +238,7 @@ describe('publishing and pulling over a wire that fails', () => {
     await direct.flush();
     publisher.push(message('odd.a.b.C', 1));
     await inTime('the second answer', publisher.drained());
-    assert.deepEqual([stored, publisher.stats.duplicate], [['odd.a.b.C:1'], 0]);
+    assert.deepEqual([stored, publisher.stats.absorbed], [['odd.a.b.C:1'], 0]);
     assert.equal(new Set(ids).size, 2, 'or the leader would call it a duplicate again');
     leader.unsubscribe();
   });

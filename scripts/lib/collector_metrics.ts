@@ -160,7 +160,7 @@ function brokerGauges(gauge: MakeGauge, { publisher, delivery }: MeteredCollecto
   perOutbox('dropped_copies_total', 'second copies deleted before their time', (outbox) => outbox.droppedCopies);
   perOutbox('damaged_total', 'places in the files that could not be read', (outbox) => outbox.damaged);
   perOutbox('stream_unread_share', 'of the broker’s stream, not stored yet', (outbox) => outbox.unread_share);
-  gauge('publish_events_total', 'retries, refusals, duplicates', ['kind'], (each) => {
+  gauge('publish_events_total', 'messages stored, sent again, already there, refused', ['kind'], (each) => {
     for (const [kind, value] of Object.entries(publisher.stats)) each.set({ kind }, value);
   });
 }

@@ -127,12 +127,9 @@ export class Delivery {
       outbox.allow(0);
       lanes.set(name, { outbox, bound, emergencyRows: emergency });
     }
-    const republish = (name: StreamName | null, suffix: string) => {
-      for (const [stream, { outbox }] of lanes) if (name === null || name === stream) outbox.republish(0, suffix);
-    };
     const bootId = options.bootId ?? readFileSync(BOOT_ID_FILE, 'utf8').trim();
     // The broker may have been on this machine, and may not have synced its last minutes before it went down.
-    if (isNewBoot(directory, bootId, log)) republish(null, bootId.slice(0, 8));
+    if (isNewBoot(directory, bootId, log)) for (const { outbox } of lanes.values()) outbox.republish(0);
     const watch = new StreamWatch({
       definitions,
       earlierStored: (name) => {
@@ -147,7 +144,7 @@ export class Delivery {
         // What is in flight may not have been counted.
         outbox.allow(bytes - (unacknowledgedBytes - spilledBytes));
       },
-      onTailLost: (name) => republish(name, boot),
+      onTailLost: (name) => lanes.get(name)?.outbox.republish(0),
       log,
     });
     void nats.then((connection) => {

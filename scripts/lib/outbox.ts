@@ -90,11 +90,9 @@ export interface OutboxState {
   writeBytesPerSecond: number;
 }
 
-/** What `republish` asks for: messages before `until`, and those before `floor` only when they are new enough. */
+/** What `republish` asks for: messages before `floor` only when they are new enough. */
 interface Again {
   sinceMs: number;
-  suffix: string;
-  until: number;
   floor: number;
 }
 
@@ -227,20 +225,17 @@ export class Outbox {
     this.tellDrained();
   }
 
-  /**
-   * Publishes again, in order, what was added at or after `sinceMs` and is still in the files, with `:suffix` added to its id: the
-   * broker would swallow the same id.
-   */
-  republish(sinceMs: number, suffix: string): void {
+  /** Publishes again, in order, what was added at or after `sinceMs` and is still in the files. */
+  republish(sinceMs: number): void {
     const first = this.segments.find((segment) => segment.size > 0 && segment.lastAt >= sinceMs);
-    this.again = { sinceMs, suffix, until: this.tail, floor: this.floor };
+    this.again = { sinceMs, floor: this.floor };
     if (first && first.base < this.handedOn) {
       this.handedOn = first.base;
       this.spilledAt = first.firstAt;
       this.flights.rewind(this.handedOn);
     }
     const { dir, log } = this.options;
-    log.warn({ event: 'outbox_republish', dir, since: sinceMs, suffix, bytes: this.tail - this.handedOn });
+    log.warn({ event: 'outbox_republish', dir, since: sinceMs, bytes: this.tail - this.handedOn });
     this.pump();
   }
 
@@ -361,10 +356,8 @@ export class Outbox {
 
   /** Hands on the message at `handedOn`. @returns false when it stays spilled */
   private handOn(message: OutgoingMessage, start: number, bytes: number, at: number): boolean {
-    const repeated = this.again && start < this.again.until;
     // An object of its own for each flight, so that an answer tells which one.
-    let handed = this.flights.has(message) ? { ...message } : message;
-    if (repeated) handed = { ...message, id: `${message.id}:${this.again!.suffix}` };
+    const handed = this.flights.has(message) ? { ...message } : message;
     this.flights.add(handed, start, bytes, at);
     this.handedOn = start + bytes;
     try {

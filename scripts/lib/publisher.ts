@@ -1,5 +1,5 @@
 /** Publishing to JetStream: pipelined, each message until it is acknowledged. */
-import { createInbox, Events, headers, type Msg, type NatsConnection } from 'nats';
+import { createInbox, Events, headers, type Msg, type NatsConnection, nuid } from 'nats';
 import { crashPoint } from './crash_points.ts';
 import { BOOT_HEADER, ID_HEADER, MODE_HEADER, ROWS_HEADER, STARTED_HEADER } from './jetstream.ts';
 import type { Logger } from './log.ts';
@@ -10,7 +10,7 @@ export interface OutgoingMessage {
   payload: Uint8Array;
   /** Number of rows inside. */
   rows: number;
-  /** Nats-Msg-Id: subject and hash of the keys inside. */
+  /** Subject and hash of the keys inside: its Nats-Msg-Id begins with it. */
   id: string;
 }
 
@@ -19,13 +19,13 @@ interface InFlight {
   /** Steady clock, ms. */
   sentAt: number;
   attempts: number;
-  /** Added to the id once the broker took the first publish for a copy of an older one. */
-  suffix: string;
+  /** Its Nats-Msg-Id, which nothing else that was ever published has: a "duplicate" answer can only mean an earlier attempt of this very publish. */
+  id: string;
 }
 
 export interface PublisherOptions {
   mode: string;
-  /** Names this run of this process; see `duplicate` in PublisherStats. */
+  /** Names this run of this process. */
   boot: string;
   /** When it was started, ms. */
   startedAt: number;
@@ -50,10 +50,8 @@ export class Publisher {
   readonly stats = {
     stored: 0,
     retries: 0,
-    /** Answers "duplicate" to a retry: the first publish had arrived. */
+    /** Answers "duplicate": an earlier attempt had arrived. */
     absorbed: 0,
-    /** Answers "duplicate" to a first publish: another run had published the same keys. Sent again under an own id. */
-    duplicate: 0,
     refused: 0,
   };
   /** By stream: the message of ours that it stored last. */
@@ -61,6 +59,8 @@ export class Publisher {
   private readonly queue: OutgoingMessage[] = [];
   private readonly inFlight = new Map<string, InFlight>();
   private readonly inbox = createInbox();
+  /** Makes ids unique, whatever other publisher sends the same rows. */
+  private readonly unique = nuid.next();
   private readonly timer: NodeJS.Timeout;
   private next = 0;
   private inFlightBytes = 0;
@@ -133,8 +133,9 @@ export class Publisher {
       const message = this.queue[taken++]!;
       this.queuedBytes -= message.payload.length;
       this.inFlightBytes += message.payload.length;
-      const entry: InFlight = { message, sentAt: steadyNow(), attempts: 1, suffix: '' };
       const token = String(this.next++);
+      const id = `${message.id}:${this.unique}:${token}`;
+      const entry: InFlight = { message, sentAt: steadyNow(), attempts: 1, id };
       this.inFlight.set(token, entry);
       this.send(token, entry);
     }
@@ -144,7 +145,7 @@ export class Publisher {
   private send(token: string, entry: InFlight): void {
     const { message } = entry;
     const head = headers();
-    head.set(ID_HEADER, message.id + entry.suffix);
+    head.set(ID_HEADER, entry.id);
     head.set(MODE_HEADER, this.options.mode);
     head.set(ROWS_HEADER, String(message.rows));
     head.set(BOOT_HEADER, this.options.boot);
@@ -179,18 +180,14 @@ export class Publisher {
     }
     // It waits at the leader for its followers, which it may never reach: the next try must not be taken for a copy of this one.
     if (ack.duplicate && !ack.seq) {
-      entry.suffix = `:${this.options.boot}:${entry.attempts}`;
-      return;
-    }
-    if (ack.duplicate && entry.attempts === 1) {
-      this.stats.duplicate += 1;
-      entry.suffix = `:${this.options.boot}`;
-      this.resend(token, entry);
+      entry.id = `${entry.message.id}:${this.unique}:${token}:${entry.attempts}`;
       return;
     }
     if (ack.duplicate) this.stats.absorbed += 1;
-    else if (ack.stream && ack.seq) {
-      this.lastStored.set(ack.stream, { seq: ack.seq, id: entry.message.id + entry.suffix });
+    if (ack.stream && ack.seq) {
+      // Of an attempt whose own answer was lost it may be older than what is known.
+      const isNewest = !ack.duplicate || ack.seq > (this.lastStored.get(ack.stream)?.seq ?? 0);
+      if (isNewest) this.lastStored.set(ack.stream, { seq: ack.seq, id: entry.id });
     }
     this.settle(token, entry);
   }
