@@ -6,6 +6,7 @@ import { after, afterEach, before, describe, test } from 'node:test';
 import type { NatsConnection } from 'nats';
 import { type Config, loadConfig } from '../scripts/lib/config.ts';
 import { createLogger } from '../scripts/lib/log.ts';
+import { pause } from '../scripts/lib/pause.ts';
 import { waitFor } from '../scripts/lib/processes.ts';
 import { encodeRow, type OrderbookRow, type TradeRow } from '../scripts/lib/rows.ts';
 import { subjectOf } from '../scripts/lib/streams.ts';
@@ -15,6 +16,7 @@ import type { WebContext } from '../scripts/lib/web/route.ts';
 import { type Served, serve } from '../scripts/lib/web/server.ts';
 import { sampleTrade } from './fixtures.ts';
 import { Pipeline, READY_MS } from './pipeline.ts';
+import { Wire } from './wire.ts';
 
 const LOG = createLogger('test', 'silent');
 const pipeline = new Pipeline();
@@ -279,5 +281,25 @@ describe('live events', () => {
     await ending.close();
     assert.equal(reader.events.at(-1)!.event, 'end');
     assert.equal(LiveHub.of(other).listening, 0);
+  });
+
+  test('leave a broker alone that went when the service had just found it, once the service stops', async () => {
+    const wire = new Wire(pipeline.ports.nats);
+    wire.most = 1;
+    const own = new AbortController();
+    const config = { ...context.config, natsUrl: `nats://${await wire.listen()}` };
+    const ending = await serve({ context: { ...context, config, stop: own.signal }, routes: LIVE_ROUTES, port: 0 });
+    const reader = await Reader.open('?types=trade&symbols=GONE-USDT', ending.url);
+    await waitFor('the broker', READY_MS, async () => reader.of('broker').at(-1)?.data.state === 'here');
+    wire.cut();
+    await waitFor('a second attempt', READY_MS, async () => wire.attempts > 1);
+    own.abort();
+    await ending.close();
+    // Longer than between two attempts.
+    await pause(1500);
+    const before = wire.attempts;
+    await pause(1500);
+    assert.equal(wire.attempts, before);
+    await wire.close();
   });
 });

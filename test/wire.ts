@@ -9,9 +9,13 @@ export class Wire {
   pass: (text: string) => string = (text) => text;
   /** No new connection comes about while false. */
   open = true;
+  /** Connections that were asked for, and up to how many come about. */
+  attempts = 0;
+  most = Number.POSITIVE_INFINITY;
   private readonly sockets = new Set<Socket>();
   private readonly server = createServer((client) => {
-    if (!this.open) {
+    this.attempts += 1;
+    if (!this.open || this.attempts > this.most) {
       client.destroy();
       return;
     }

@@ -38,8 +38,17 @@ const TIMER_SLACK_MS = 10;
 /** Broker versions below this one are known to lose acknowledged data in rare crashes. */
 const SAFE_VERSION = [2, 10, 23] as const;
 
-/** Connects, waiting as long as it takes (a service outlives its broker); says so while it waits. */
-export async function connectNats(url: string, name: string, log: Logger): Promise<NatsConnection> {
+/**
+ * Connects, waiting as long as it takes (a service outlives its broker); says so while it waits. One that was there and is lost is found again
+ * in any case.
+ * @param first `tried`: a broker that is not there now is an error, for whoever may have to stop while it waits
+ */
+export async function connectNats(
+  url: string,
+  name: string,
+  log: Logger,
+  first: 'awaited' | 'tried' = 'awaited',
+): Promise<NatsConnection> {
   const timer = setInterval(
     () => log.warn({ event: 'broker_away', url: shownUrl(url) }, 'waiting for the broker'),
     WAITING_LOG_MS,
@@ -51,7 +60,7 @@ export async function connectNats(url: string, name: string, log: Logger): Promi
       name,
       timeout: servers.length > 1 ? CONNECT_ONE_OF_MANY_WITHIN_MS : CONNECT_WITHIN_MS,
       maxReconnectAttempts: -1,
-      waitOnFirstConnect: true,
+      waitOnFirstConnect: first === 'awaited',
       reconnectDelayHandler: reconnectDelays(),
       pingInterval: 15_000,
       maxPingOut: 2,

@@ -4,7 +4,7 @@
  */
 import { Readable } from 'node:stream';
 import { Events, type Msg, type NatsConnection, type Subscription } from 'nats';
-import { connectNats, connectOnce } from '../jetstream.ts';
+import { connectNats } from '../jetstream.ts';
 import { memberText } from '../json_text.ts';
 import { pause } from '../pause.ts';
 import type { DataType, OrderbookRow } from '../rows.ts';
@@ -104,10 +104,9 @@ export class LiveHub {
 
   /** Waits for the broker as long as the service runs; what it lost later it finds again by itself. */
   private async connect(): Promise<void> {
-    const { config, log, stop } = this.context;
-    if (!(await this.reached())) return;
-    const connection = await connectNats(config.natsUrl, NAME, log);
-    if (stop.aborted) return connection.close();
+    const connection = await this.reached();
+    if (connection === null) return;
+    if (this.context.stop.aborted) return connection.close();
     this.connection = connection;
     this.turn('here');
     this.subscribe();
@@ -117,20 +116,19 @@ export class LiveHub {
     }
   }
 
-  /** False: the service stopped before the broker was there. */
-  private async reached(): Promise<boolean> {
-    const { config, stop } = this.context;
+  /** Null: the service stopped before the broker was there. */
+  private async reached(): Promise<NatsConnection | null> {
+    const { config, log, stop } = this.context;
     while (!stop.aborted) {
       try {
-        await (await connectOnce(config.natsUrl, NAME)).close();
-        return true;
+        return await connectNats(config.natsUrl, NAME, log, 'tried');
       } catch {
         // Told to whoever listens; the broker's own service says why.
         this.turn('away');
         await pause(AWAY_PAUSE_MS, stop).catch(() => undefined);
       }
     }
-    return false;
+    return null;
   }
 
   private turn(state: BrokerState): void {
