@@ -1,7 +1,6 @@
 /** Gathers rows of one subject into one JetStream message. */
-import { createHash } from 'node:crypto';
 import type { OutgoingMessage } from './publisher.ts';
-import { type DataType, encodeRow, type LevelTexts, type Rows, TABLES } from './rows.ts';
+import { type DataType, encodeRow, type LevelTexts, type Rows } from './rows.ts';
 import { subjectOf } from './streams.ts';
 
 /** A message is closed at this size, well below the broker's default limit of 1 MiB. */
@@ -15,9 +14,10 @@ const MOST_BYTES_PER_UNIT = 3;
 interface Batch {
   subject: string;
   rows: number;
-  /** The rows' lines and their keys as bytes: text that waits would be copied by each collection of garbage, in the many pieces that it was made of. */
+  /** Event time of the first row, ms. */
+  first: number;
+  /** The rows' lines as bytes: text that waits would be copied by each collection of garbage, in the many pieces that it was made of. */
   lines: ByteText;
-  keys: ByteText;
 }
 
 /**
@@ -35,11 +35,12 @@ export class Batcher {
   add<T extends DataType>(type: T, row: Rows[T], texts?: LevelTexts): void {
     const line = encodeRow(type, row, texts);
     const batch = this.batchOf(type, row);
-    batch.lines.append(batch.rows === 0 ? line : `\n${line}`);
+    if (batch.rows === 0) {
+      batch.first = row.timestamp;
+      batch.lines.append(line);
+      this.filled.add(batch);
+    } else batch.lines.append(`\n${line}`);
     batch.rows += 1;
-    const values = row as unknown as Record<string, unknown>;
-    for (const member of TABLES[type].key) batch.keys.append(`${values[member]}\n`);
-    this.filled.add(batch);
     if (batch.lines.length >= MAX_BYTES || batch.rows >= MAX_ROWS) this.close(batch);
   }
 
@@ -56,7 +57,7 @@ export class Batcher {
     if (!batch) {
       const { exchange, market_type, symbol } = row;
       const subject = subjectOf({ type, exchange, market_type, symbol });
-      batch = { subject, rows: 0, lines: new ByteText(), keys: new ByteText() };
+      batch = { subject, rows: 0, first: 0, lines: new ByteText() };
       ofExchange.set(row.instrument, batch);
     }
     return batch;
@@ -64,11 +65,9 @@ export class Batcher {
 
   private close(batch: Batch): void {
     this.filled.delete(batch);
-    const digest = createHash('md5').update(batch.keys.written).digest('base64url');
-    const { subject, rows } = batch;
-    batch.keys.clear();
+    const { subject, rows, first } = batch;
     batch.rows = 0;
-    this.emit({ subject, payload: batch.lines.take(), rows, id: `${subject}:${digest}` });
+    this.emit({ subject, payload: batch.lines.take(), rows, id: `${subject}:${first}` });
   }
 }
 
@@ -84,18 +83,9 @@ class ByteText {
     this.length += this.buffer.write(text, this.length);
   }
 
-  /** Valid until the next change. */
-  get written(): Buffer {
-    return this.buffer.subarray(0, this.length);
-  }
-
-  clear(): void {
-    this.length = 0;
-  }
-
   /** What is written, for good; the next text begins with as much room, once there is any. */
   take(): Buffer {
-    const { written } = this;
+    const written = this.buffer.subarray(0, this.length);
     this.wanted = Math.max(FIRST_BYTES, this.length + (this.length >> 2));
     this.buffer = EMPTY;
     this.length = 0;

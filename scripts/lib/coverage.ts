@@ -3,6 +3,7 @@
  * steady clock, ms.
  */
 import type { Instrument } from './exchange.ts';
+import { PerStream } from './per_stream.ts';
 import type { DataType } from './rows.ts';
 
 /** A stream whose last row is older than this is stale, s. */
@@ -104,19 +105,19 @@ function percent(part: number, whole: number): number {
 }
 
 export class Coverage {
-  private readonly streams = new Map<string, StreamState>();
+  private readonly streams = new PerStream<StreamState>();
   private readonly books = new Map<string, BookClock>();
 
   expect(type: DataType, instrument: Instrument, source: 'socket' | 'poll'): void {
-    const key = streamKey(type, instrument.instrument);
-    if (this.streams.has(key)) return;
-    this.streams.set(key, { type, instrument, source, lastRowAt: null, rows: 0 });
-    if (type === 'orderbook_update') this.books.set(instrument.instrument, new BookClock(instrument));
+    const id = instrument.instrument;
+    if (this.streams.get(type, id)) return;
+    this.streams.set(type, id, { type, instrument, source, lastRowAt: null, rows: 0 });
+    if (type === 'orderbook_update') this.books.set(id, new BookClock(instrument));
   }
 
   /** A row of a stream came at `now`. */
   row(type: DataType, instrument: string, now: number): void {
-    const stream = this.streams.get(streamKey(type, instrument));
+    const stream = this.streams.get(type, instrument);
     if (!stream) return;
     stream.lastRowAt = now;
     stream.rows += 1;
@@ -135,11 +136,11 @@ export class Coverage {
   }
 
   get all(): StreamState[] {
-    return [...this.streams.values()];
+    return this.streams.values();
   }
 
   find(type: DataType, instrument: string): StreamState | undefined {
-    return this.streams.get(streamKey(type, instrument));
+    return this.streams.get(type, instrument);
   }
 
   /** Streams that never gave a row. */
@@ -158,8 +159,4 @@ export function statusOf(stream: StreamState, now: number, blocked: boolean): St
   if (stream.lastRowAt === null) return 'never';
   const limit = AGE_LIMITS[stream.type] ?? OTHER_AGE_LIMIT;
   return now - stream.lastRowAt > limit * 1000 ? 'stale' : 'healthy';
-}
-
-export function streamKey(type: DataType, instrument: string): string {
-  return `${type} ${instrument}`;
 }

@@ -3,7 +3,7 @@
  * Each goes to the broker, and comes to the store as any other row. A file has a name of its own while it is replayed, and is in `done/`
  * once all is acknowledged, so that a replay may be killed at any moment. What letters are, and where they lie, is in `deadletter.ts`.
  */
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import {
   closeSync,
   existsSync,
@@ -353,7 +353,7 @@ class LineFile {
 /** Publishes with a bounded number of messages open, and gives up when the broker has gone. */
 class Sender {
   private readonly publisher: Publisher;
-  /** The attempt: each run's messages have ids of their own, or the broker would take them for copies of an earlier one's. */
+  /** Names this replay in the headers of its messages. */
   private readonly boot = `deadletter-${randomBytes(6).toString('hex')}`;
   private progressAt = 0;
   stored = 0;
@@ -390,13 +390,11 @@ class Sender {
 
   async send({ subject, row }: KeptLetter, origin: string): Promise<void> {
     if (this.publisher.waitingMessages === 0) this.progressAt = steadyNow();
-    const digest = createHash('md5').update(row).digest('base64url');
     const message: OutgoingMessage = {
       subject,
       payload: Buffer.from(row),
       rows: row.trimEnd().split('\n').length,
-      // The digest is of the whole row, keys included: a poison row's keys may not be readable.
-      id: `${subject}:${digest}:${origin}:${this.boot}`,
+      id: `${subject}:${origin}`,
     };
     this.publisher.push(message);
     await this.until(MAX_WAITING);

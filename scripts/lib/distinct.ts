@@ -52,10 +52,18 @@ export class DistinctCounter {
  * not (venues_api.md, trades): as numbers, most of them would be taken for old ones.
  */
 export function distinctKey<T extends DataType>(type: T, row: Rows[T]): number | string {
+  // Nearly all rows are of these two.
+  if (type === 'trade' && row.exchange !== 'hyperliquid') return risingKey((row as Rows['trade']).trade_id);
+  if (type === 'orderbook_update' && !(row as Rows['orderbook_update']).is_snapshot) {
+    return risingKey((row as Rows['orderbook_update']).last_update_id);
+  }
   const values = row as unknown as Record<string, unknown>;
   const [first, ...rest] = TABLES[type].key.map((member) => values[member]);
   if (rest.length > 0 && rest.some((value) => value !== false)) return [first, ...rest].join(' ');
-  if (type === 'trade' && row.exchange === 'hyperliquid') return String(first);
-  const number = Number(first);
-  return Number.isSafeInteger(number) ? number : String(first);
+  return type === 'trade' ? String(first) : risingKey(first);
+}
+
+function risingKey(id: unknown): number | string {
+  const number = Number(id);
+  return Number.isSafeInteger(number) ? number : String(id);
 }

@@ -3,7 +3,7 @@ import { Cron } from 'croner';
 import { checkLimits, instrumentsOf } from './asked_instruments.ts';
 import type { Batcher } from './batcher.ts';
 import type { Config } from './config.ts';
-import { type BookQuality, Coverage, type StreamState, type StreamStatus, statusOf, streamKey } from './coverage.ts';
+import { type BookQuality, Coverage, type StreamState, type StreamStatus, statusOf } from './coverage.ts';
 import { DistinctCounter, distinctKey } from './distinct.ts';
 import type {
   Connection,
@@ -23,6 +23,7 @@ import type {
 import { gapRow } from './gap_rows.ts';
 import type { Logger } from './log.ts';
 import { pause } from './pause.ts';
+import { PerStream } from './per_stream.ts';
 import { DATA_TYPES, type DataType, type LevelTexts, type RowSource, type Rows } from './rows.ts';
 import type { Check } from './service.ts';
 import { SilenceWatch } from './silence.ts';
@@ -87,7 +88,7 @@ export class ExchangeRunner implements FeedOutput {
   private readonly feed: Feed;
   private readonly coverageBoard = new Coverage();
   private readonly watches = new Map<VenueSocket, SilenceWatch>();
-  private readonly distinct = new Map<string, { type: DataType; counter: DistinctCounter }>();
+  private readonly distinct = new PerStream<DistinctCounter>();
   private readonly events = new Map<string, { kind: string; reason: string; count: number }>();
   private readonly retries = new Map<string, Retry>();
   private readonly polling = new Set<Poll>();
@@ -101,7 +102,7 @@ export class ExchangeRunner implements FeedOutput {
   private readonly requests = new Map<string, { instrument: Instrument; status: string; count: number }>();
   private readonly unknown: UnknownSample;
   /** By interrupted stream: after which row another collector goes on, as far as it has answered. */
-  private readonly followed = new Map<string, Mark>();
+  private readonly followed = new PerStream<Mark>();
   /** Questions to other collectors that have no answer yet. */
   private readonly asking = new Set<Promise<void>>();
   private running = 0;
@@ -290,10 +291,9 @@ export class ExchangeRunner implements FeedOutput {
   }
 
   private countDistinct<T extends DataType>(type: T, row: Rows[T]): void {
-    const key = streamKey(type, row.instrument);
-    let entry = this.distinct.get(key);
-    if (!entry) this.distinct.set(key, (entry = { type, counter: new DistinctCounter() }));
-    entry.counter.add(distinctKey(type, row));
+    let counter = this.distinct.get(type, row.instrument);
+    if (!counter) this.distinct.set(type, row.instrument, (counter = new DistinctCounter()));
+    counter.add(distinctKey(type, row));
   }
 
   event(event: FeedEvent): void {
@@ -326,9 +326,9 @@ export class ExchangeRunner implements FeedOutput {
    * it asks would have forgotten what it asked for.
    */
   private async askOthers({ type, instrument, after }: FeedEvent & { kind: 'interrupted' }): Promise<void> {
-    const key = streamKey(type, instrument.instrument);
-    if (this.followed.get(key)?.id === after.id) return;
-    if (await this.sink.isFollowedByOthers(type, instrument, after)) this.followed.set(key, after);
+    const id = instrument.instrument;
+    if (this.followed.get(type, id)?.id === after.id) return;
+    if (await this.sink.isFollowedByOthers(type, instrument, after)) this.followed.set(type, id, after);
   }
 
   /**
@@ -337,7 +337,7 @@ export class ExchangeRunner implements FeedOutput {
    */
   private unprovable(event: FeedEvent & { kind: 'unprovable' }): void {
     const { type, instrument, after } = event;
-    const wasFollowed = this.followed.get(streamKey(type, instrument.instrument))?.id === after.id;
+    const wasFollowed = this.followed.get(type, instrument.instrument)?.id === after.id;
     if (wasFollowed) void this.askAgain(event);
     else this.declare(event);
   }
@@ -404,9 +404,9 @@ export class ExchangeRunner implements FeedOutput {
   /** Distinct rows accepted, per type. */
   received(): { exchange: string; data_type: DataType; received: number }[] {
     return DATA_TYPES.flatMap((type) => {
-      const counters = [...this.distinct.values()].filter((entry) => entry.type === type);
+      const counters = this.distinct.values(type);
       if (counters.length === 0) return [];
-      const received = counters.reduce((sum, entry) => sum + entry.counter.count, 0);
+      const received = counters.reduce((sum, { count }) => sum + count, 0);
       return [{ exchange: this.module.exchange, data_type: type, received }];
     });
   }

@@ -10,7 +10,7 @@ export interface OutgoingMessage {
   payload: Uint8Array;
   /** Number of rows inside. */
   rows: number;
-  /** Subject and hash of the keys inside: its Nats-Msg-Id begins with it. */
+  /** Its Nats-Msg-Id begins with it: subject and event time of the first row, or where a letter came from. */
   id: string;
 }
 
